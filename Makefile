@@ -1,0 +1,72 @@
+# The commands we type. Long when nothing is built yet, on 2 cores: `run` and `bench` build everything with optimisation (about ten
+# minutes), `check` and `test` build it without (about five), and the tests themselves take a few minutes. Repeated, each is quick.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+CACHE := $(or $(JANGBU_CACHE),$(HOME)/.cache/jangbu)
+LISTEN ?= 127.0.0.1:8080
+DATA ?= ./data
+
+# CI builds beside the clone, so that a fresh clone finds what the one before it built.
+ifeq ($(CI),true)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+endif
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+export PATH := $(CACHE)/cargo-deny/bin:$(PATH)
+
+heading = @printf '\n==> %s\n' '$(1)'
+
+.PHONY: help run test check format bench audit clean-data setup-build setup-test
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup-build ## build the shop and serve the demo on http://127.0.0.1:8080, data in ./data (LISTEN=, DATA=)
+	$(call heading,Building jangbu)
+	cargo build --release --locked -p jangbu
+	$(call heading,Serving the demo shop on http://$(LISTEN) with data in $(DATA))
+	exec '$(TARGET)/release/jangbu' serve --demo --listen '$(LISTEN)' --data '$(DATA)'
+
+test: check ## what CI runs: check, then every test, then the purchase of the README
+	$(call heading,Tests)
+	cargo test --workspace --locked
+	$(call heading,The purchase of the README)
+	tools/readme-test.sh '$(TARGET)/debug/jangbu'
+
+check: setup-test ## format, clippy with warnings as errors, documentation, licences and layers
+	$(call heading,Format)
+	cargo fmt --all -- --check
+	$(call heading,Clippy)
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(call heading,Documentation)
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+	$(call heading,Licences and layers)
+	cargo deny --log-level error --locked check bans licenses sources
+
+format: ## format all Rust code
+	cargo fmt --all
+
+bench: setup-build ## measure purchases over HTTP; ARGS="--payment card --output json" (several minutes)
+	$(call heading,Building jangbu)
+	cargo build --release --locked -p jangbu
+	$(call heading,jangbu bench purchase $(ARGS))
+	'$(TARGET)/release/jangbu' bench purchase $(ARGS)
+
+audit: setup-test ## known vulnerabilities in the dependencies; needs the network
+	$(call heading,Advisories)
+	cargo deny check advisories
+
+clean-data: ## delete the demo shop: its log, views and keys in ./data (DATA=)
+	@case '$(DATA)' in ''|/|.|..) echo 'DATA names no data directory' >&2; exit 2;; esac
+	@if [ -e '$(DATA)' ] && [ ! -e '$(DATA)/log.db' ]; then echo '$(DATA) holds no log.db: not deleted' >&2; exit 2; fi
+	rm -rf -- '$(DATA)'
+
+setup-build:
+	@tools/setup.sh build
+
+setup-test:
+	@tools/setup.sh test

@@ -1,0 +1,1 @@
+//! REST: a request becomes a command.

@@ -1,0 +1,383 @@
+//! The core of a shard's engine: deterministic, without I/O but for reading the durable log.
+//!
+//! [`Core::step`] takes what has come in and the time, and returns what is to be done. What leaves the engine (answers, calls, events for
+//! others) is returned only after the batch that it stands on was reported as committed.
+
+mod cascade;
+mod commit;
+mod open;
+mod timers;
+
+use std::collections::VecDeque;
+
+use aggregates::{Kind, Recorded, Refusal, State, Timestamp};
+use event_store::{Batch, CommitError, EffectId, Head, LogReader, RecordKey, StoreError};
+use payment_gateway::{CancellationOutcome, ChargeOutcome, StatusOutcome};
+use rustc_hash::FxHashMap;
+use sagas::{ProviderCall, Purchase};
+use std::sync::Arc;
+use uuid::Uuid;
+
+use crate::{
+    Answer, EngineError, Planned, Reply, Represent, Request, Versioned,
+    cache::Cache,
+    numbers::OrderNumbers,
+    stored::{Origin, Owed, ParkedInput, Rest, TimedCommand},
+};
+use open::{Committing, Open, Release};
+use timers::Timers;
+
+/// What a core is told when it is made.
+#[derive(Clone, Debug)]
+pub struct CoreSettings {
+    /// What the processes go by.
+    pub processes: sagas::Settings,
+    /// The time zone whose day stands in order numbers.
+    pub time_zone: jiff::tz::TimeZone,
+    /// How many shards the log has.
+    pub shards: u16,
+    /// How an aggregate is shown in an answer.
+    pub represent: Represent,
+    /// How many aggregates are kept in memory.
+    pub cache: usize,
+    /// How many commands one input may cause in one turn; the rest opens the next turn.
+    pub cascade: usize,
+    /// How many events a batch may have before no further input is decided for it.
+    pub batch: usize,
+}
+
+impl CoreSettings {
+    /// The settings that the shop runs with.
+    pub fn new(processes: sagas::Settings, time_zone: jiff::tz::TimeZone, represent: Represent) -> Self {
+        Self { processes, time_zone, shards: 1, represent, cache: 50_000, cascade: 1_024, batch: 4_096 }
+    }
+}
+
+/// Something that has come in. `T` is the ticket under which the answer leaves.
+#[derive(Debug)]
+pub enum Input<T> {
+    /// A command from outside.
+    Command(T, Box<Request>),
+    /// A question for an aggregate.
+    Read(T, Kind, Uuid),
+    /// The same, to be answered when the aggregate is as wanted.
+    Watch(T, Kind, Uuid, fn(&State) -> bool),
+    /// The provider answered a call, or did not.
+    Outcome(EffectId, Outcome),
+    /// What became of the batch that was given out last.
+    Committed(Result<(), CommitError>),
+}
+
+/// What became of a call of the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of a charge.
+    Charge(ChargeOutcome),
+    /// Of a question.
+    Status(StatusOutcome),
+    /// Of a cancellation.
+    Cancel(CancellationOutcome),
+}
+
+/// What is to be done now.
+#[derive(Debug)]
+pub enum Output<T> {
+    /// Make this durable, and say what came of it. There is at most one under way.
+    Commit(Arc<Batch>),
+    /// Answer.
+    Answer(T, Result<Response, EngineError>),
+    /// Call the provider, and bring its answer.
+    Call(EffectId, ProviderCall),
+    /// These events are durable now, in order.
+    Publish(Arc<[Recorded]>),
+    /// Stop: this core does nothing more. The reason, and whether the whole process must end with it.
+    Stop {
+        /// Why, for the operator.
+        reason: String,
+    },
+}
+
+/// What a ticket's holder gets.
+#[derive(Clone, Debug)]
+pub enum Response {
+    /// To a command.
+    Reply(Box<Reply>),
+    /// To a question; none when nothing has happened to the aggregate.
+    State(Option<Versioned>),
+}
+
+/// What the core decides on: from a caller outside, or by itself.
+#[derive(Debug)]
+enum Work<T> {
+    Request { ticket: T, request: Box<Request> },
+    Outcome { effect: EffectId, outcome: Outcome },
+    Timer { id: Uuid },
+    Rest { effect: EffectId },
+}
+
+/// One shard's engine, without its surroundings.
+pub struct Core<T> {
+    settings: CoreSettings,
+    reader: Box<dyn LogReader>,
+    states: Cache<(Kind, Uuid), State>,
+    purchases: Cache<Uuid, Arc<Purchase>>,
+    /// Where the log stands durably.
+    durable: Head,
+    open: Open<T>,
+    committing: Option<Committing<T>>,
+    /// Answers that are recorded but not durable yet.
+    fresh_records: FxHashMap<RecordKey, (event_store::Fingerprint, Answer)>,
+    /// Records that were looked up for the requests that wait.
+    prefetched: FxHashMap<RecordKey, Option<event_store::IdempotencyRecord>>,
+    timers: Timers,
+    owed: FxHashMap<EffectId, Owed>,
+    /// Work of the core's own that comes before anything from outside.
+    backlog: VecDeque<Work<T>>,
+    /// What was too long for this turn and opens the next.
+    next_turn: Vec<Work<T>>,
+    /// Requests from outside that are not decided yet.
+    waiting: VecDeque<Work<T>>,
+    /// After a batch was refused: so many inputs are committed alone, so that the culprit shows.
+    careful: usize,
+    /// After a failed commit the core's own work waits until then.
+    pause_until: Option<Timestamp>,
+    watchers: FxHashMap<(Kind, Uuid), Vec<(T, fn(&State) -> bool)>>,
+    numbers: OrderNumbers,
+    turn: u64,
+    now: Timestamp,
+    stopped: bool,
+}
+
+impl<T> Core<T> {
+    /// A core for the shard whose head was just taken. What was owed when the writer before ended is taken up again.
+    ///
+    /// # Errors
+    /// The log cannot be read, or holds an effect or a timer that this version does not know.
+    pub fn new(head: Head, reader: Box<dyn LogReader>, settings: CoreSettings) -> Result<Self, StoreError> {
+        let numbers = OrderNumbers::new(settings.time_zone.clone(), head.shard, settings.shards);
+        let mut core = Self {
+            states: Cache::new(settings.cache),
+            purchases: Cache::new(settings.cache),
+            open: Open::after(&head),
+            committing: None,
+            fresh_records: FxHashMap::default(),
+            prefetched: FxHashMap::default(),
+            timers: Timers::default(),
+            owed: FxHashMap::default(),
+            backlog: VecDeque::new(),
+            next_turn: Vec::new(),
+            waiting: VecDeque::new(),
+            careful: 0,
+            pause_until: None,
+            watchers: FxHashMap::default(),
+            numbers,
+            turn: 0,
+            now: Timestamp::from_micros(head.recorded_at),
+            stopped: false,
+            durable: head,
+            reader,
+            settings,
+        };
+        core.take_up_what_is_owed(true)?;
+        Ok(core)
+    }
+
+    /// What to do now that `inputs` have come in and it is `now`.
+    pub fn step(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = Input<T>>) -> Vec<Output<T>> {
+        self.turn += 1;
+        // Recorded time never goes back.
+        self.now = now.max(self.now);
+        let mut outputs = Vec::new();
+        for input in inputs {
+            self.accept(input, &mut outputs);
+        }
+        self.work(&mut outputs);
+        self.states.sweep();
+        self.purchases.sweep();
+        outputs
+    }
+
+    /// When `step` has to be called at the latest, even if nothing comes in.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let due = self.timers.next_due();
+        if self.committing.is_none() && !(self.next_turn.is_empty() && self.waiting.is_empty() && self.open.is_empty()) {
+            return Some(self.now);
+        }
+        match (due, self.pause_until) {
+            (Some(due), Some(pause)) => Some(due.max(pause)),
+            (None, Some(pause)) if !self.backlog.is_empty() => Some(pause),
+            (due, _) => due,
+        }
+    }
+
+    /// Whether nothing is waiting, being committed or owed to the provider.
+    pub fn idle(&self) -> bool {
+        self.committing.is_none() && self.open.is_empty() && self.backlog.is_empty() && self.next_turn.is_empty() && self.waiting.is_empty()
+    }
+
+    /// How many calls of the provider have no outcome yet.
+    pub fn calls_under_way(&self) -> usize {
+        self.owed.len()
+    }
+
+    /// Where the log stands durably.
+    pub fn head(&self) -> &Head {
+        &self.durable
+    }
+
+    fn accept(&mut self, input: Input<T>, outputs: &mut Vec<Output<T>>) {
+        match input {
+            Input::Committed(result) => self.committed(result, outputs),
+            Input::Command(ticket, _) | Input::Read(ticket, ..) | Input::Watch(ticket, ..) if self.stopped => {
+                outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
+            }
+            Input::Command(ticket, request) => self.waiting.push_back(Work::Request { ticket, request }),
+            Input::Outcome(effect, outcome) => self.backlog.push_back(Work::Outcome { effect, outcome }),
+            Input::Read(ticket, kind, id) => {
+                let answer = self.load(kind, id).map(|versioned| Response::State(Some(versioned).filter(|versioned| versioned.version > 0)));
+                self.open.releases.push(Release::Answer { ticket, answer, retry: None });
+            }
+            Input::Watch(ticket, kind, id, until) => match self.load(kind, id) {
+                Ok(versioned) if versioned.version > 0 && until(&versioned.state) => {
+                    self.open.releases.push(Release::Answer { ticket, answer: Ok(Response::State(Some(versioned))), retry: None });
+                }
+                Ok(_) => self.watchers.entry((kind, id)).or_default().push((ticket, until)),
+                Err(error) => self.open.releases.push(Release::Answer { ticket, answer: Err(error), retry: None }),
+            },
+        }
+    }
+
+    /// Decides what waits, and gives the open batch out when none is being committed.
+    fn work(&mut self, outputs: &mut Vec<Output<T>>) {
+        if self.stopped {
+            self.turn_away(outputs);
+            return;
+        }
+        self.due_timers();
+        self.prefetch();
+        for rest in self.next_turn.drain(..).rev() {
+            self.backlog.push_front(rest);
+        }
+        while self.open.events.len() < self.settings.batch && (self.careful == 0 || self.open.is_empty() && self.committing.is_none()) {
+            let Some(work) = self.next_work() else { break };
+            self.careful = self.careful.saturating_sub(1);
+            self.process(work);
+        }
+        self.release_or_commit(outputs);
+    }
+
+    fn next_work(&mut self) -> Option<Work<T>> {
+        let paused = self.pause_until.is_some_and(|until| self.now < until);
+        if !paused {
+            self.pause_until = None;
+            if let Some(work) = self.backlog.pop_front() {
+                return Some(work);
+            }
+        }
+        self.waiting.pop_front()
+    }
+
+    fn due_timers(&mut self) {
+        if self.pause_until.is_some_and(|until| self.now < until) {
+            return;
+        }
+        for id in self.timers.take_due(self.now) {
+            self.backlog.push_back(Work::Timer { id });
+        }
+    }
+
+    fn turn_away(&mut self, outputs: &mut Vec<Output<T>>) {
+        for work in self.waiting.drain(..) {
+            if let Work::Request { ticket, .. } = work {
+                outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
+            }
+        }
+        let releases = self.open.releases.drain(..).chain(self.committing.iter_mut().flat_map(|open| open.releases.drain(..)));
+        for release in releases {
+            if let Release::Answer { ticket, .. } = release {
+                outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
+            }
+        }
+        for (ticket, _) in self.watchers.drain().flat_map(|(_, watchers)| watchers) {
+            outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
+        }
+    }
+
+    /// Effects and timers as the log holds them. Calls whose answer was lost with the process before are unknown now.
+    fn take_up_what_is_owed(&mut self, restarted: bool) -> Result<(), StoreError> {
+        let unfinished = self.reader.unfinished(self.durable.shard)?;
+        self.timers = Timers::default();
+        for timer in unfinished.timers {
+            let command: TimedCommand =
+                serde_json::from_str(&timer.command).map_err(|error| StoreError::Corrupt(format!("timer {}: {error}", timer.id)))?;
+            self.timers.set(timer.id, Timestamp::from_micros(timer.due), command);
+        }
+        let known = std::mem::take(&mut self.owed);
+        for effect in unfinished.effects {
+            let owed: Owed = serde_json::from_str(&effect.effect).map_err(|error| StoreError::Corrupt(format!("effect {}: {error}", effect.id)))?;
+            if !known.contains_key(&effect.id) || matches!(owed, Owed::Cascade { .. }) {
+                match &owed {
+                    Owed::Cascade { .. } => self.backlog.push_back(Work::Rest { effect: effect.id }),
+                    Owed::Call { call, .. } if restarted => self.resume_call(effect.id, call),
+                    Owed::Call { .. } => {}
+                }
+            }
+            self.owed.insert(effect.id, owed);
+        }
+        Ok(())
+    }
+
+    fn resume_call(&mut self, id: EffectId, call: &ProviderCall) {
+        let reason = || "the process ended before the answer came".to_owned();
+        let outcome = match call {
+            ProviderCall::Charge { .. } => Outcome::Charge(ChargeOutcome::Unknown { reason: reason() }),
+            ProviderCall::Status { .. } => Outcome::Status(StatusOutcome::Unknown { reason: reason() }),
+            ProviderCall::Cancel { .. } => Outcome::Cancel(CancellationOutcome::Unknown { reason: reason() }),
+        };
+        self.backlog.push_back(Work::Outcome { effect: id, outcome });
+    }
+}
+
+/// Why an input comes to nothing.
+#[derive(Debug)]
+enum Failure {
+    /// A rule forbids it: that is an answer too.
+    Refused(Refusal),
+    /// The log cannot be read just now.
+    Unavailable(String),
+    /// It cannot be processed at all.
+    Broken(String),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt(_) => Self::Broken(error.to_string()),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+/// What a decided input leaves behind.
+struct Decided {
+    answer: Option<Answer>,
+    latest: Option<Versioned>,
+    planned: Vec<Planned>,
+}
+
+fn park(command: aggregates::Command, cause: Option<crate::Cause>, origin: Option<Origin>) -> ParkedInput {
+    ParkedInput { command, cause, origin }
+}
+
+fn rest_of(owed: &Owed) -> Option<Vec<Rest>> {
+    match owed {
+        Owed::Cascade { rest } => Some(rest.clone()),
+        Owed::Call { .. } => None,
+    }
+}

@@ -1,0 +1,747 @@
+//! One input, decided to its end: the command, the events, what the processes ask for because of them, and so on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use aggregates::{
+    Class, Command, CommerceEvent, EVENT_VERSION, InventoryCommand, Kind, Money, Offer, OrderCommand, PaymentCommand, PlaceOrder, Product,
+    ProductId, Recorded, Refusal, State, Timestamp,
+};
+use event_store::{Event, GENESIS, Hash, IdempotencyRecord, OwedEffect, Parked, Snapshot, StreamId, StreamRead, StreamSlice, Timer};
+use payment_gateway::{CancellationOutcome, ChargeOutcome, StatusOutcome};
+use sagas::{Ask, ProviderCall, Purchase, PurchaseEvent, Step, purchase};
+use serde::Serialize;
+use std::sync::Arc;
+use uuid::Uuid;
+
+use super::{Core, Decided, Failure, Outcome, Release, Response, Work, open::Own};
+use crate::{
+    Answer, ConsistencyToken, EngineError, Planned, Reply, Request, Versioned,
+    stored::{Origin, Owed, ParkedInput, Rest, TimedCommand, decode_answer, encode_answer},
+};
+
+/// A stream's state is kept as a snapshot after every so many of its events.
+const SNAPSHOT_EVERY: u64 = 500;
+
+/// What one input has led to so far. It joins the open batch at its end, or leaves no trace.
+#[derive(Default)]
+struct Cascade {
+    events: Vec<Event>,
+    recorded: Vec<Recorded>,
+    purchases: Vec<Advance>,
+    changes: Vec<Change>,
+    numbered: u64,
+    /// What is still asked for: the next is the last.
+    stack: Vec<(Ask, Origin)>,
+    commands: usize,
+}
+
+/// What a purchase learnt in this cascade.
+struct Advance {
+    order: Uuid,
+    origin: Origin,
+    seen: Vec<u64>,
+    steps: Vec<Step>,
+}
+
+enum Change {
+    SetTimer(Uuid, Timestamp, TimedCommand),
+    CancelTimer(Uuid),
+    Owe(Uuid, Owed),
+    Settle(Uuid),
+    Call(Uuid, ProviderCall),
+}
+
+/// Why events are recorded, as it stands in their metadata.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MetadataJson<'a> {
+    correlation_id: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    causation_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
+}
+
+impl<T> Core<T> {
+    /// Reads what the waiting requests need, in one query.
+    pub(super) fn prefetch(&mut self) {
+        let mut records = Vec::new();
+        let mut streams = Vec::new();
+        for work in self.waiting.iter().take(self.settings.batch) {
+            let Work::Request { request, .. } = work else { continue };
+            if let Some(idempotency) = &request.idempotency
+                && !self.fresh_records.contains_key(&idempotency.record)
+                && !self.prefetched.contains_key(&idempotency.record)
+            {
+                records.push(idempotency.record);
+            }
+            let (kind, id) = request.command.target();
+            let named_after_a_new_id = request.idempotency.is_some() && matches!(request.command, Command::Order(_, OrderCommand::Place(_)));
+            if !named_after_a_new_id && !self.states.contains(&(kind, id)) {
+                streams.push((kind, id));
+            }
+        }
+        streams.sort_unstable();
+        streams.dedup();
+        if records.is_empty() && streams.is_empty() {
+            return;
+        }
+        let reads: Vec<_> = streams.iter().map(|(kind, id)| StreamRead { stream: StreamId::new(kind.name(), *id), shape: shape(*kind) }).collect();
+        // What fails here is read again, and its error answered, when it is needed.
+        let Ok((found, slices)) = self.reader.read(&records, &reads) else { return };
+        self.prefetched.extend(records.into_iter().zip(found));
+        for ((kind, id), slice) in streams.into_iter().zip(slices) {
+            if let Ok((state, version)) = fold(kind, id, &slice) {
+                self.states.loaded((kind, id), state, version, self.turn);
+            }
+        }
+    }
+
+    /// Decides one input and lets it join the open batch; whatever goes wrong concerns this input alone.
+    pub(super) fn process(&mut self, work: Work<T>) {
+        match work {
+            Work::Request { ticket, request } => self.process_request(ticket, request),
+            Work::Outcome { effect, outcome } => {
+                let Some(Owed::Call { call, origin }) = self.owed.get(&effect).cloned() else { return };
+                let command = command_of(&call, outcome.clone());
+                let settle = [Change::Settle(effect)];
+                self.process_own(vec![Rest { command, origin }], settle, Own::Outcome(effect, outcome));
+            }
+            Work::Timer { id } => {
+                let Some(timer) = self.timers.command(id).cloned() else { return };
+                let rest = vec![Rest { command: timer.command, origin: timer.origin }];
+                self.process_own(rest, [Change::CancelTimer(id)], Own::Timer(id));
+            }
+            Work::Rest { effect } => {
+                let Some(rest) = self.owed.get(&effect).and_then(super::rest_of) else { return };
+                self.process_own(rest, [Change::Settle(effect)], Own::Rest(effect));
+            }
+        }
+    }
+
+    fn process_request(&mut self, ticket: T, request: Box<Request>) {
+        if let Some(answer) = self.replay(&request) {
+            self.open.releases.push(Release::Answer { ticket, answer, retry: None });
+            return;
+        }
+        let decided = self.undoable(|core, cascade| core.decide_request(cascade, &request));
+        let (answer, retry) = match decided {
+            Ok(decided) => (self.reply(&request, decided), Some(request)),
+            Err(Failure::Refused(refusal)) => (self.refuse(&request, refusal), Some(request)),
+            Err(Failure::Unavailable(reason)) => (Err(EngineError::Unavailable(reason)), None),
+            Err(Failure::Broken(reason)) => {
+                let id = self.event_id(self.open.position() + 1);
+                let id = Uuid::new_v5(&id, &self.open.parked.len().to_le_bytes());
+                self.set_aside(id, super::park(request.command.clone(), Some(request.cause.clone()), None), reason);
+                (Err(EngineError::Parked(id)), None)
+            }
+        };
+        self.open.releases.push(Release::Answer { ticket, answer, retry });
+    }
+
+    fn process_own(&mut self, commands: Vec<Rest>, changes: impl IntoIterator<Item = Change>, own: Own) {
+        let changes: Vec<_> = changes.into_iter().collect();
+        let first = commands.first().cloned();
+        let decided = self.undoable(|core, cascade| {
+            cascade.changes.extend(changes);
+            cascade.stack.extend(commands.into_iter().rev().map(|rest| (Ask::Tell(rest.command), rest.origin)));
+            core.run(cascade)
+        });
+        match decided {
+            Ok(()) => self.open.own.push(own),
+            Err(Failure::Unavailable(reason)) => {
+                tracing::warn!(%reason, "the log cannot be read; this is tried again");
+                self.pause_until = Some(self.now.after(super::commit::PAUSE));
+                self.backlog.push_front(own.work());
+            }
+            Err(Failure::Refused(Refusal { detail, .. })) => self.park_own(&own, first, detail.into_owned()),
+            Err(Failure::Broken(reason)) => self.park_own(&own, first, reason),
+        }
+    }
+
+    /// Sets an input of the core's own aside, so that it stops nothing else.
+    pub(super) fn park_own(&mut self, own: &Own, first: Option<Rest>, reason: String) {
+        let id = match own {
+            Own::Outcome(effect, _) | Own::Rest(effect) => {
+                self.apply(Change::Settle(*effect));
+                *effect
+            }
+            Own::Timer(timer) => {
+                self.apply(Change::CancelTimer(*timer));
+                *timer
+            }
+        };
+        if let Some(rest) = first {
+            self.set_aside(id, super::park(rest.command, None, Some(rest.origin)), reason);
+        }
+    }
+
+    pub(super) fn set_aside(&mut self, id: Uuid, input: ParkedInput, reason: String) {
+        let (kind, target) = input.command.target();
+        tracing::error!(parked = %id, aggregate = kind.name(), %target, %reason, "an input cannot be processed and is set aside");
+        let json = serde_json::to_string(&input).unwrap_or_default();
+        self.open.parked.push(Parked { id, at: self.now.micros(), input: json.into(), reason });
+    }
+
+    /// Runs a cascade; takes back what it did unless it comes to its end.
+    fn undoable<R>(&mut self, run: impl FnOnce(&mut Self, &mut Cascade) -> Result<R, Failure>) -> Result<R, Failure> {
+        self.states.begin_cascade();
+        self.purchases.begin_cascade();
+        let mut cascade = Cascade::default();
+        let result = catch_unwind(AssertUnwindSafe(|| run(self, &mut cascade)));
+        let result = result.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(Failure::Broken(format!("panicked: {}", text.unwrap_or("without a word"))))
+        });
+        match result {
+            Ok(value) => match self.join(cascade) {
+                Ok(()) => Ok(value),
+                Err(failure) => {
+                    self.undo();
+                    Err(failure)
+                }
+            },
+            Err(failure) => {
+                self.undo();
+                Err(failure)
+            }
+        }
+    }
+
+    fn undo(&mut self) {
+        self.states.undo_cascade();
+        self.purchases.undo_cascade();
+    }
+
+    fn decide_request(&mut self, cascade: &mut Cascade, request: &Request) -> Result<Decided, Failure> {
+        let (kind, id) = request.command.target();
+        if request.idempotency.is_some()
+            && let Command::Order(order, OrderCommand::Place(_)) = &request.command
+        {
+            self.new_order(*order);
+        }
+        let command = self.enrich(cascade, request.command.clone())?;
+        let before = self.load_or_fail(kind, id)?;
+        if let Some(expected) = request.if_match
+            && expected != before.version
+        {
+            return Err(Failure::Refused(version_mismatch(before.version)));
+        }
+        let origin = Origin { correlation: request.cause.correlation, causation: Uuid::nil() };
+        let events = before.state.decide(command).map_err(Failure::Refused)?;
+        let actor = request.cause.actor.to_string();
+        let metadata = MetadataJson {
+            correlation_id: request.cause.correlation,
+            causation_id: None,
+            actor: Some(&actor),
+            idempotency_key: request.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()),
+            traceparent: request.cause.traceparent.as_deref(),
+        };
+        drop(before);
+        self.sequence(cascade, events, origin, &metadata)?;
+        // The command's own answer, whatever follows.
+        let own = self.load_or_fail(kind, id)?;
+        let body = (self.settings.represent)(kind, id, &own.state, own.version);
+        let position = self.open.position() + cascade.events.len() as u64;
+        let token = ConsistencyToken { log_id: self.durable.log_id, shard: self.durable.shard, position };
+        let answer = Answer { token, version: own.version, result: Ok(body.into()) };
+        drop(own);
+        self.run(cascade)?;
+        let latest = self.load_or_fail(kind, id)?;
+        if request.dry_run {
+            self.remember(cascade)?;
+            let planned = planned(&cascade.events)?;
+            // Nothing of this joins.
+            self.undo();
+            *cascade = Cascade::default();
+            return Ok(Decided { answer: Some(answer), latest: Some(latest), planned });
+        }
+        Ok(Decided { answer: Some(answer), latest: Some(latest), planned: Vec::new() })
+    }
+
+    /// The order's streams are named after an id that was made for this request: there is nothing to read.
+    fn new_order(&mut self, order: aggregates::OrderId) {
+        let payment = aggregates::PaymentId::for_order(order).uuid();
+        let fresh = [(Kind::Order, order.uuid()), (Kind::Payment, payment)];
+        for (kind, id) in fresh {
+            if !self.states.contains(&(kind, id)) {
+                self.states.loaded((kind, id), kind.initial(), 0, self.turn);
+            }
+        }
+        if !self.purchases.contains(&order.uuid()) {
+            self.purchases.loaded(order.uuid(), Arc::default(), 0, self.turn);
+        }
+    }
+
+    /// Carries out what is asked for, depth first, until only effects that leave the process remain.
+    fn run(&mut self, cascade: &mut Cascade) -> Result<(), Failure> {
+        while let Some((ask, origin)) = cascade.stack.pop() {
+            match ask {
+                Ask::Tell(command) if cascade.commands >= self.settings.cascade => {
+                    cascade.stack.push((Ask::Tell(command), origin));
+                    self.owe_the_rest(cascade);
+                    break;
+                }
+                Ask::Tell(command) => {
+                    cascade.commands += 1;
+                    self.tell(cascade, command, origin)?;
+                }
+                Ask::Provider(call) => {
+                    let id = call.id();
+                    cascade.changes.push(Change::Owe(id, Owed::Call { call: call.clone(), origin }));
+                    cascade.changes.push(Change::Call(id, call));
+                }
+                Ask::SetTimer { id, due, command } => cascade.changes.push(Change::SetTimer(id, due, TimedCommand { command, origin })),
+                Ask::CancelTimer { id } => cascade.changes.push(Change::CancelTimer(id)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is too long for one turn is owed, and opens the next.
+    fn owe_the_rest(&mut self, cascade: &mut Cascade) {
+        let mut rest = Vec::new();
+        for (ask, origin) in std::mem::take(&mut cascade.stack).into_iter().rev() {
+            match ask {
+                Ask::Tell(command) => rest.push(Rest { command, origin }),
+                Ask::Provider(call) => {
+                    let id = call.id();
+                    cascade.changes.push(Change::Owe(id, Owed::Call { call: call.clone(), origin }));
+                    cascade.changes.push(Change::Call(id, call));
+                }
+                Ask::SetTimer { id, due, command } => cascade.changes.push(Change::SetTimer(id, due, TimedCommand { command, origin })),
+                Ask::CancelTimer { id } => cascade.changes.push(Change::CancelTimer(id)),
+            }
+        }
+        let id = Uuid::new_v5(&self.event_id(self.open.position() + cascade.events.len() as u64), b"rest");
+        cascade.changes.push(Change::Owe(id, Owed::Cascade { rest }));
+    }
+
+    fn tell(&mut self, cascade: &mut Cascade, command: Command, origin: Origin) -> Result<(), Failure> {
+        let command = self.enrich(cascade, command)?;
+        let (kind, id) = command.target();
+        let state = self.load_or_fail(kind, id)?.state;
+        let events = state.decide(command).map_err(|refusal| {
+            Failure::Broken(format!("a process asked {}-{id} for what it refuses: {} ({})", kind.name(), refusal.detail, refusal.code))
+        })?;
+        drop(state);
+        let causation_id = Some(origin.causation).filter(|id| !id.is_nil());
+        let metadata = MetadataJson { correlation_id: origin.correlation, causation_id, actor: None, idempotency_key: None, traceparent: None };
+        self.sequence(cascade, events, origin, &metadata)
+    }
+
+    /// Gives events their place and shows each to the processes at once.
+    fn sequence(&mut self, cascade: &mut Cascade, events: Vec<CommerceEvent>, origin: Origin, metadata: &MetadataJson<'_>) -> Result<(), Failure> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let metadata: Box<str> = serde_json::to_string(metadata)?.into();
+        for event in events {
+            let (kind, id) = event.source();
+            self.states.change(&(kind, id), self.turn, 1, |state| state.evolve(&event));
+            let sequence = self.states.get(&(kind, id)).map_or(0, |(_, version)| version);
+            let position = self.open.position() + cascade.events.len() as u64 + 1;
+            let event_id = self.event_id(position);
+            cascade.events.push(Event {
+                shard: self.durable.shard,
+                position,
+                stream: StreamId::new(kind.name(), id),
+                sequence,
+                event_id,
+                event_type: event.stored_name().into(),
+                event_version: EVENT_VERSION.into(),
+                recorded_at: self.now.micros(),
+                payload: event.payload()?.into(),
+                metadata: metadata.clone(),
+            });
+            let caused = Origin { correlation: origin.correlation, causation: event_id };
+            let mut asks = sagas::policies(&event, &self.settings.processes);
+            if let Some((order, step)) = purchase::interpret(&event, self.now) {
+                asks.extend(self.advance(cascade, order, step, position, &caused)?);
+            }
+            cascade.stack.extend(asks.into_iter().rev().map(|ask| (ask, caused.clone())));
+            cascade.recorded.push(Recorded { shard: self.durable.shard, position, sequence, at: self.now, event: Some(event) });
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, cascade: &mut Cascade, order: aggregates::OrderId, step: Step, position: u64, caused: &Origin) -> Result<Vec<Ask>, Failure> {
+        let id = order.uuid();
+        if !self.purchases.contains(&id) {
+            let stream = StreamId::new(purchase::KIND, id);
+            let (state, version) = self.fold_purchase(&stream)?;
+            self.purchases.loaded(id, state, version, self.turn);
+        }
+        self.purchases.change(&id, self.turn, 0, |purchase| Arc::make_mut(purchase).evolve(order, &step));
+        let asks = match self.purchases.get(&id) {
+            Some((purchase, _)) => purchase.react(&step, self.now, &self.settings.processes),
+            None => Vec::new(),
+        };
+        match cascade.purchases.iter_mut().find(|advance| advance.order == id) {
+            Some(advance) => {
+                advance.seen.push(position);
+                advance.steps.push(step);
+            }
+            None => cascade.purchases.push(Advance { order: id, origin: caused.clone(), seen: vec![position], steps: vec![step] }),
+        }
+        Ok(asks)
+    }
+
+    /// Each purchase that learnt something says so in its own stream, in one event.
+    fn remember(&mut self, cascade: &mut Cascade) -> Result<(), Failure> {
+        for advance in std::mem::take(&mut cascade.purchases) {
+            self.purchases.change(&advance.order, self.turn, 1, |_| ());
+            let sequence = self.purchases.get(&advance.order).map_or(0, |(_, version)| version);
+            let position = self.open.position() + cascade.events.len() as u64 + 1;
+            let causation_id = Some(advance.origin.causation);
+            let metadata =
+                MetadataJson { correlation_id: advance.origin.correlation, causation_id, actor: None, idempotency_key: None, traceparent: None };
+            cascade.events.push(Event {
+                shard: self.durable.shard,
+                position,
+                stream: StreamId::new(purchase::KIND, advance.order),
+                sequence,
+                event_id: self.event_id(position),
+                event_type: PurchaseEvent::STORED_NAME.into(),
+                event_version: EVENT_VERSION.into(),
+                recorded_at: self.now.micros(),
+                payload: serde_json::to_string(&PurchaseEvent::Advanced { seen: advance.seen, steps: advance.steps })?.into(),
+                metadata: serde_json::to_string(&metadata)?.into(),
+            });
+            cascade.recorded.push(Recorded { shard: self.durable.shard, position, sequence, at: self.now, event: None });
+        }
+        Ok(())
+    }
+
+    /// The cascade has come to its end: it belongs to the open batch now.
+    fn join(&mut self, mut cascade: Cascade) -> Result<(), Failure> {
+        self.remember(&mut cascade)?;
+        let mut snapshots = Vec::new();
+        let watchers = &self.watchers;
+        let mut watched = Vec::new();
+        self.states.keep_cascade(|key, before, state, version| {
+            if version / SNAPSHOT_EVERY > before / SNAPSHOT_EVERY {
+                snapshots.push((key.0.name(), key.1, shape(key.0), version, state.to_json()));
+            }
+            if watchers.contains_key(key) {
+                watched.push((*key, Versioned { version, state: state.clone() }));
+            }
+        });
+        self.purchases.keep_cascade(|id, before, state, version| {
+            if version / SNAPSHOT_EVERY > before / SNAPSHOT_EVERY {
+                snapshots.push((purchase::KIND, *id, purchase_shape(), version, serde_json::to_vec(&**state)));
+            }
+        });
+        for (kind, id, shape, sequence, json) in snapshots {
+            // Without it the stream is read from further back.
+            if let Ok(json) = json {
+                self.open.snapshots.push(Snapshot { stream: StreamId::new(kind, id), sequence, shape, state: json.into() });
+            }
+        }
+        self.open.events.append(&mut cascade.events);
+        self.open.recorded.append(&mut cascade.recorded);
+        self.open.orders_numbered += cascade.numbered;
+        for change in cascade.changes {
+            self.apply(change);
+        }
+        for (key, versioned) in watched {
+            self.tell_watchers(key, &versioned);
+        }
+        Ok(())
+    }
+
+    fn tell_watchers(&mut self, key: (Kind, Uuid), versioned: &Versioned) {
+        let Some(watchers) = self.watchers.remove(&key) else { return };
+        let (done, wait): (Vec<_>, Vec<_>) = watchers.into_iter().partition(|(_, until)| until(&versioned.state));
+        for (ticket, _) in done {
+            let answer = Ok(Response::State(Some(versioned.clone())));
+            self.open.releases.push(Release::Answer { ticket, answer, retry: None });
+        }
+        if !wait.is_empty() {
+            self.watchers.insert(key, wait);
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::SetTimer(id, due, command) => {
+                let json = serde_json::to_string(&command).unwrap_or_default();
+                self.open.timers.insert(id, Some(Timer { id, due: due.micros(), command: json.into() }));
+                self.timers.set(id, due, command);
+            }
+            Change::CancelTimer(id) => {
+                if self.timers.cancel(id) {
+                    self.open.timers.insert(id, None);
+                }
+            }
+            Change::Owe(id, owed) => {
+                let json = serde_json::to_string(&owed).unwrap_or_default();
+                self.open.owed.insert(id, OwedEffect { id, effect: json.into() });
+                if matches!(owed, Owed::Cascade { .. }) {
+                    self.next_turn.push(Work::Rest { effect: id });
+                }
+                self.owed.insert(id, owed);
+            }
+            Change::Settle(id) => {
+                self.owed.remove(&id);
+                self.open.settled.push(id);
+            }
+            Change::Call(id, call) => self.open.releases.push(Release::Call(id, call)),
+        }
+    }
+
+    fn reply(&mut self, request: &Request, decided: Decided) -> Result<Response, EngineError> {
+        let (Some(answer), Some(latest)) = (decided.answer, decided.latest) else {
+            return Err(EngineError::Unavailable("nothing was decided".to_owned()));
+        };
+        if !request.dry_run {
+            self.record(request, &answer);
+        }
+        Ok(Response::Reply(Box::new(Reply { answer, replayed: false, latest, planned: decided.planned })))
+    }
+
+    fn refuse(&mut self, request: &Request, refusal: Refusal) -> Result<Response, EngineError> {
+        let (kind, id) = request.command.target();
+        let latest = self.load(kind, id)?;
+        let token = ConsistencyToken { log_id: self.durable.log_id, shard: self.durable.shard, position: self.open.position() };
+        let answer = Answer { token, version: latest.version, result: Err(refusal) };
+        if !request.dry_run {
+            self.record(request, &answer);
+        }
+        Ok(Response::Reply(Box::new(Reply { answer, replayed: false, latest, planned: Vec::new() })))
+    }
+
+    fn record(&mut self, request: &Request, answer: &Answer) {
+        let Some(idempotency) = &request.idempotency else { return };
+        self.prefetched.remove(&idempotency.record);
+        let Ok(json) = encode_answer(answer) else {
+            tracing::error!("an answer is not JSON; it is not recorded");
+            return;
+        };
+        self.fresh_records.insert(idempotency.record, (idempotency.fingerprint, answer.clone()));
+        self.open.records.push(IdempotencyRecord {
+            key: idempotency.record,
+            fingerprint: idempotency.fingerprint,
+            position: answer.token.position,
+            recorded_at: self.now.micros(),
+            answer: json,
+        });
+    }
+
+    /// The answer that a request with this key got before, if there was one.
+    fn replay(&mut self, request: &Request) -> Option<Result<Response, EngineError>> {
+        if request.dry_run {
+            return None;
+        }
+        let idempotency = request.idempotency.as_ref()?;
+        let known = match self.fresh_records.get(&idempotency.record) {
+            Some((fingerprint, answer)) => Some(Ok((*fingerprint, answer.clone()))),
+            None => match self.prefetched.remove(&idempotency.record) {
+                Some(found) => found.map(Ok),
+                None => match self.reader.read(&[idempotency.record], &[]) {
+                    Ok((mut found, _)) => found.pop().flatten().map(Ok),
+                    Err(error) => Some(Err(EngineError::Unavailable(error.to_string()))),
+                },
+            }
+            .map(|found: Result<IdempotencyRecord, EngineError>| {
+                let record = found?;
+                let answer = decode_answer(self.durable.log_id, &record.answer).map_err(|error| EngineError::Unavailable(error.to_string()))?;
+                Ok((record.fingerprint, answer))
+            }),
+        }?;
+        Some(known.and_then(|(fingerprint, answer)| {
+            if fingerprint != idempotency.fingerprint {
+                return Err(EngineError::KeyReused);
+            }
+            let (kind, id) = request.command.target();
+            let latest = self.load(kind, id)?;
+            Ok(Response::Reply(Box::new(Reply { answer, replayed: true, latest, planned: Vec::new() })))
+        }))
+    }
+
+    /// Looks up what a decision needs and only the log knows.
+    fn enrich(&mut self, cascade: &mut Cascade, command: Command) -> Result<Command, Failure> {
+        match command {
+            Command::Order(id, OrderCommand::Place(mut place)) => {
+                self.offers(&mut place)?;
+                cascade.numbered += 1;
+                let count = self.open.orders_numbered + cascade.numbered;
+                place.number = Some(self.numbers.number(count, place.at).map_err(|error| Failure::Broken(error.to_string()))?);
+                Ok(Command::Order(id, OrderCommand::Place(place)))
+            }
+            Command::Inventory(id, InventoryCommand::Reserve { order, quantity, expected, expires_at, .. }) => {
+                let price = self.offer(id)?.map(|offer| offer.price);
+                Ok(Command::Inventory(id, InventoryCommand::Reserve { order, quantity, expected, price, expires_at }))
+            }
+            other => Ok(other),
+        }
+    }
+
+    fn offers(&mut self, place: &mut PlaceOrder) -> Result<(), Failure> {
+        for line in &mut place.lines {
+            line.offer = self.offer(line.product)?;
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, product: ProductId) -> Result<Option<Offer>, Failure> {
+        let state = self.load_or_fail(Kind::Product, product.uuid())?.state;
+        let State::Product(product) = state else { return Ok(None) };
+        Ok(match &*product {
+            Product::Offered { seller, name, price, retired: false, .. } => Some(Offer { seller: *seller, name: name.clone(), price: *price }),
+            Product::Offered { .. } | Product::New => None,
+        })
+    }
+
+    pub(super) fn load(&mut self, kind: Kind, id: Uuid) -> Result<Versioned, EngineError> {
+        self.load_or_fail(kind, id).map_err(|failure| match failure {
+            Failure::Unavailable(reason) | Failure::Broken(reason) => EngineError::Unavailable(reason),
+            Failure::Refused(refusal) => EngineError::Unavailable(refusal.detail.into_owned()),
+        })
+    }
+
+    /// An aggregate's state, from memory or from the log.
+    fn load_or_fail(&mut self, kind: Kind, id: Uuid) -> Result<Versioned, Failure> {
+        if let Some((state, version)) = self.states.get(&(kind, id)) {
+            return Ok(Versioned { version, state: state.clone() });
+        }
+        let stream = StreamId::new(kind.name(), id);
+        let slice = self.read_stream(&stream, shape(kind))?;
+        let folded = fold(kind, id, &slice);
+        let (state, version) = match folded {
+            // A snapshot that cannot be read is no loss: the events are the truth.
+            Err(_) if slice.snapshot.is_some() => fold(kind, id, &self.read_stream(&stream, NO_SHAPE)?)?,
+            folded => folded?,
+        };
+        self.states.loaded((kind, id), state.clone(), version, self.turn);
+        Ok(Versioned { version, state })
+    }
+
+    fn fold_purchase(&self, stream: &StreamId) -> Result<(Arc<Purchase>, u64), Failure> {
+        let slice = self.read_stream(stream, purchase_shape())?;
+        let snapshot = slice.snapshot.as_ref().map(|snapshot| (serde_json::from_slice::<Purchase>(&snapshot.state), snapshot.sequence));
+        let (mut state, mut version, events) = match snapshot {
+            Some((Ok(state), sequence)) => (state, sequence, slice.events),
+            Some((Err(_), _)) => (Purchase::default(), 0, self.read_stream(stream, NO_SHAPE)?.events),
+            None => (Purchase::default(), 0, slice.events),
+        };
+        for event in events {
+            let PurchaseEvent::Advanced { steps, .. } = serde_json::from_str(&event.payload)?;
+            for step in &steps {
+                state.evolve(aggregates::OrderId::new(stream.id), step);
+            }
+            version = event.sequence;
+        }
+        Ok((Arc::new(state), version))
+    }
+
+    fn read_stream(&self, stream: &StreamId, shape: Hash) -> Result<StreamSlice, Failure> {
+        let (_, mut slices) = self.reader.read(&[], &[StreamRead { stream: stream.clone(), shape }])?;
+        Ok(slices.pop().unwrap_or_default())
+    }
+
+    /// Unique by what it is made of: the log, the shard, the writer's epoch and the position; so the position can be read off it.
+    fn event_id(&self, position: u64) -> Uuid {
+        event_id(self.durable.log_id, self.durable.shard, self.durable.epoch, position)
+    }
+}
+
+/// An event's id, UUIDv8 (RFC 9562, 5.8): 4 bytes of the log's id, the shard, 12 bits of the epoch, 7 bytes of the position.
+pub(crate) fn event_id(log_id: Uuid, shard: u16, epoch: u64, position: u64) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&log_id.as_bytes()[..4]);
+    bytes[4..6].copy_from_slice(&shard.to_be_bytes());
+    bytes[6..8].copy_from_slice(&epoch.to_be_bytes()[6..]);
+    bytes[8..].copy_from_slice(&position.to_be_bytes());
+    Uuid::new_v8(bytes)
+}
+
+/// A shape that no snapshot has.
+const NO_SHAPE: Hash = GENESIS;
+
+/// Names the shape of an aggregate's state: a snapshot of another shape is ignored.
+fn shape(kind: Kind) -> Hash {
+    static SHAPES: std::sync::OnceLock<Vec<Hash>> = std::sync::OnceLock::new();
+    let shapes = SHAPES.get_or_init(|| {
+        let shape = |kind: &Kind| hash_shape(kind.name(), &kind.initial().to_json().unwrap_or_default());
+        Kind::ALL.iter().map(shape).collect()
+    });
+    Kind::ALL.iter().position(|known| *known == kind).and_then(|index| shapes.get(index)).copied().unwrap_or(NO_SHAPE)
+}
+
+fn purchase_shape() -> Hash {
+    static SHAPE: std::sync::OnceLock<Hash> = std::sync::OnceLock::new();
+    *SHAPE.get_or_init(|| hash_shape(purchase::KIND, &serde_json::to_vec(&Purchase::default()).unwrap_or_default()))
+}
+
+/// The names of a state's members show in the JSON of its first value; what that does not show is counted here.
+fn hash_shape(kind: &str, initial: &[u8]) -> Hash {
+    const REVISION: u32 = 1;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&REVISION.to_le_bytes()).update(kind.as_bytes()).update(initial);
+    *hasher.finalize().as_bytes()
+}
+
+fn fold(kind: Kind, id: Uuid, slice: &StreamSlice) -> Result<(State, u64), Failure> {
+    let (mut state, mut version) = match &slice.snapshot {
+        Some(snapshot) => (State::from_json(kind, &snapshot.state)?, snapshot.sequence),
+        None => (kind.initial(), 0),
+    };
+    for event in &slice.events {
+        let decoded = CommerceEvent::decode(kind.name(), id, &event.payload);
+        match decoded.map_err(|error| Failure::Broken(format!("position {}: {error}", event.position)))? {
+            Some(decoded) => state.evolve(&decoded),
+            None => return Err(Failure::Broken(format!("position {}: not an event of a {}", event.position, kind.name()))),
+        }
+        version = event.sequence;
+    }
+    Ok((state, version))
+}
+
+fn planned(events: &[Event]) -> Result<Vec<Planned>, Failure> {
+    let plan = |event: &Event| {
+        Ok(Planned {
+            aggregate_type: event.stream.kind.to_string(),
+            aggregate_id: event.stream.id,
+            sequence: event.sequence,
+            event_type: event.event_type.to_string(),
+            payload: serde_json::value::RawValue::from_string(event.payload.to_string())?,
+        })
+    };
+    events.iter().map(plan).collect()
+}
+
+fn version_mismatch(version: u64) -> Refusal {
+    Refusal {
+        class: Class::Version,
+        code: "version-mismatch".into(),
+        detail: format!("the current version is {version}").into(),
+        pointer: None,
+    }
+}
+
+/// What an answer of the provider means for the payment.
+pub(super) fn command_of(call: &ProviderCall, outcome: Outcome) -> Command {
+    let (ProviderCall::Charge { payment, amount: asked, .. }
+    | ProviderCall::Status { payment, amount: asked, .. }
+    | ProviderCall::Cancel { payment, amount: asked, .. }) = call;
+    let taken = |amount: i64| PaymentCommand::RecordCapture { amount: Money::new(amount, asked.currency()) };
+    let command = match outcome {
+        Outcome::Charge(ChargeOutcome::Charged { amount }) | Outcome::Status(StatusOutcome::Charged { amount, .. }) => taken(amount),
+        Outcome::Charge(ChargeOutcome::Declined { code, message }) => PaymentCommand::RecordDecline { code, message },
+        Outcome::Charge(ChargeOutcome::Unknown { reason }) | Outcome::Status(StatusOutcome::Unknown { reason }) => PaymentCommand::RecordUnknown { reason },
+        Outcome::Status(StatusOutcome::NotCharged { status }) => PaymentCommand::RecordNotCharged { status },
+        Outcome::Status(StatusOutcome::NotFound) => PaymentCommand::RecordNotCharged { status: "NOT_FOUND".to_owned() },
+        Outcome::Status(StatusOutcome::Cancelled) => {
+            PaymentCommand::RecordDecline { code: "CANCELED".to_owned(), message: "the payment was cancelled at the provider".to_owned() }
+        }
+        Outcome::Cancel(CancellationOutcome::Cancelled) => PaymentCommand::RecordReversal,
+        Outcome::Cancel(CancellationOutcome::Refused { code, message }) => PaymentCommand::RecordReversalRefused { code, message },
+        Outcome::Cancel(CancellationOutcome::Unknown { reason }) => PaymentCommand::RecordReversalUnknown { reason },
+    };
+    Command::Payment(*payment, command)
+}

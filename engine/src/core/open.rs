@@ -1,0 +1,112 @@
+//! The batch that is being filled.
+
+use aggregates::Recorded;
+use event_store::{EffectId, Event, Hash, Head, IdempotencyRecord, OwedEffect, Parked, RecordKey, Snapshot, Timer, TimerId};
+use rustc_hash::FxHashMap;
+
+use super::{Outcome, Response, Work};
+use crate::{EngineError, Request};
+use sagas::ProviderCall;
+
+/// What one turn, or several, have decided and what waits for it to be durable.
+#[derive(Debug)]
+pub(super) struct Open<T> {
+    /// The last position before it.
+    pub(super) base: u64,
+    pub(super) events: Vec<Event>,
+    pub(super) recorded: Vec<Recorded>,
+    pub(super) records: Vec<IdempotencyRecord>,
+    pub(super) owed: FxHashMap<EffectId, OwedEffect>,
+    pub(super) settled: Vec<EffectId>,
+    /// The timer that is set now, or none when one that was durable is done.
+    pub(super) timers: FxHashMap<TimerId, Option<Timer>>,
+    pub(super) parked: Vec<Parked>,
+    pub(super) snapshots: Vec<Snapshot>,
+    pub(super) orders_numbered: u64,
+    /// What leaves once all this is durable, in order.
+    pub(super) releases: Vec<Release<T>>,
+    /// The core's own inputs that are decided here: if this comes to nothing they are decided again.
+    pub(super) own: Vec<Own>,
+}
+
+/// An input of the core's own.
+#[derive(Clone, Debug)]
+pub(super) enum Own {
+    /// The provider answered a call, or did not.
+    Outcome(EffectId, Outcome),
+    /// A timer's time came.
+    Timer(TimerId),
+    /// The rest of a cascade.
+    Rest(EffectId),
+}
+
+impl Own {
+    /// To be decided (again).
+    pub(super) fn work<T>(self) -> Work<T> {
+        match self {
+            Self::Outcome(effect, outcome) => Work::Outcome { effect, outcome },
+            Self::Timer(id) => Work::Timer { id },
+            Self::Rest(effect) => Work::Rest { effect },
+        }
+    }
+}
+
+/// What is being committed: all that is left of an open batch once its rows are given out.
+#[derive(Debug)]
+pub(super) struct Committing<T> {
+    pub(super) hash: Hash,
+    pub(super) records: Vec<RecordKey>,
+    pub(super) recorded: Vec<Recorded>,
+    pub(super) orders_numbered: u64,
+    pub(super) releases: Vec<Release<T>>,
+    pub(super) own: Vec<Own>,
+}
+
+/// Something that leaves.
+#[derive(Debug)]
+pub(super) enum Release<T> {
+    /// An answer, and the request again in case the batch is refused.
+    Answer { ticket: T, answer: Result<Response, EngineError>, retry: Option<Box<Request>> },
+    /// A call of the provider.
+    Call(EffectId, ProviderCall),
+}
+
+impl<T> Open<T> {
+    /// An empty batch after this head.
+    pub(super) fn after(head: &Head) -> Self {
+        Self::new(head.position, head.orders_numbered)
+    }
+
+    pub(super) fn new(base: u64, orders_numbered: u64) -> Self {
+        Self {
+            base,
+            events: Vec::new(),
+            recorded: Vec::new(),
+            records: Vec::new(),
+            owed: FxHashMap::default(),
+            settled: Vec::new(),
+            timers: FxHashMap::default(),
+            parked: Vec::new(),
+            snapshots: Vec::new(),
+            orders_numbered,
+            releases: Vec::new(),
+            own: Vec::new(),
+        }
+    }
+
+    /// Whether there is nothing to be made durable.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.records.is_empty()
+            && self.owed.is_empty()
+            && self.settled.is_empty()
+            && self.timers.is_empty()
+            && self.parked.is_empty()
+            && self.snapshots.is_empty()
+    }
+
+    /// The position of its last event.
+    pub(super) fn position(&self) -> u64 {
+        self.base + self.events.len() as u64
+    }
+}

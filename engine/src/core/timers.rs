@@ -1,0 +1,53 @@
+//! Timers by name and by time.
+
+use std::collections::BTreeSet;
+
+use aggregates::Timestamp;
+use rustc_hash::FxHashMap;
+use uuid::Uuid;
+
+use crate::stored::TimedCommand;
+
+/// The timers that are set.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    by_id: FxHashMap<Uuid, (Timestamp, TimedCommand)>,
+    by_due: BTreeSet<(Timestamp, Uuid)>,
+}
+
+impl Timers {
+    /// Sets a timer, or moves it.
+    pub(super) fn set(&mut self, id: Uuid, due: Timestamp, command: TimedCommand) {
+        self.cancel(id);
+        self.by_due.insert((due, id));
+        self.by_id.insert(id, (due, command));
+    }
+
+    /// Forgets a timer; says whether there was one.
+    pub(super) fn cancel(&mut self, id: Uuid) -> bool {
+        match self.by_id.remove(&id) {
+            Some((due, _)) => {
+                self.by_due.remove(&(due, id));
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn command(&self, id: Uuid) -> Option<&TimedCommand> {
+        self.by_id.get(&id).map(|(_, command)| command)
+    }
+
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.by_due.first().map(|(due, _)| *due)
+    }
+
+    /// The timers whose time has come, at most a few hundred. They stay known until they are cancelled, but are not named again.
+    pub(super) fn take_due(&mut self, now: Timestamp) -> Vec<Uuid> {
+        let due: Vec<_> = self.by_due.iter().take_while(|(due, _)| *due <= now).take(512).copied().collect();
+        for entry in &due {
+            self.by_due.remove(entry);
+        }
+        due.into_iter().map(|(_, id)| id).collect()
+    }
+}

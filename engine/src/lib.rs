@@ -1,0 +1,14 @@
+//! The one way to change anything: decide, sequence, react, commit, release.
+//!
+//! A shard has one writer: a deterministic core without I/O ([`Core`]) and a thin shell around it ([`Engine`]) that owns the threads, the
+//! store, the provider's client and the clock. Nothing leaves before what caused it is durable.
+
+mod cache;
+mod core;
+mod numbers;
+mod request;
+mod stored;
+
+
+pub use core::{Core, CoreSettings, Input, Outcome, Output, Response};
+pub use request::{Actor, Answer, Cause, ConsistencyToken, EngineError, Idempotency, Planned, Reply, Represent, Request, Versioned};

@@ -1,0 +1,126 @@
+//! The log on SQLite: one file, `log.db`, that any SQLite tool can read while it is written.
+//!
+//! One process holds the data directory and appends; as many connections as wanted read, in this process or in others.
+//! It never changes or deletes an event, and refuses (by trigger) that anybody else does.
+
+mod backup;
+mod connection;
+mod errors;
+mod lock;
+mod open;
+mod reader;
+mod schema;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use event_store::{EventStore, LogReader, LogWriter, StoreError, verify_chain};
+use uuid::Uuid;
+
+use crate::{lock::DirectoryLock, reader::SqliteReader, writer::SqliteWriter};
+
+/// The log of a data directory.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    path: Arc<Path>,
+    /// None for a store that is opened for reading only.
+    lock: Option<Arc<DirectoryLock>>,
+}
+
+impl SqliteStore {
+    /// Opens the log of a data directory for appending, and holds the directory until the store and its writers are dropped.
+    ///
+    /// Makes the directory and the log when there are none, and brings a log of an older format to today's.
+    ///
+    /// # Errors
+    /// [`StoreError::Held`] when another process has the directory, [`StoreError::Foreign`] or [`StoreError::Corrupt`] with one
+    /// line that names the file and the remedy when this is not a log that can be used.
+    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        connection::check_library()?;
+        let lock = DirectoryLock::take(data_dir)?;
+        let path: Arc<Path> = log_of(data_dir).into();
+        open::for_writing(&path)?;
+        Ok(Self {
+            path,
+            lock: Some(Arc::new(lock)),
+        })
+    }
+
+    /// Opens the log of a data directory for reading, also while another process appends to it. Nothing is written.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a log that does not exist, or has another format, is refused.
+    pub fn open_read_only(data_dir: &Path) -> Result<Self, StoreError> {
+        connection::check_library()?;
+        let path: Arc<Path> = log_of(data_dir).into();
+        open::for_reading(&path)?;
+        Ok(Self { path, lock: None })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the whole log: that the file is sound, and every batch is what was written. Returns the number of events.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] names what is wrong first.
+    pub fn integrity(&self) -> Result<u64, StoreError> {
+        let reader = SqliteReader::open(&self.path)?;
+        let verdict: String = reader
+            .connection()
+            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+            .map_err(|error| errors::reading(&self.path, error))?;
+        if verdict != "ok" {
+            return Err(errors::damaged(&self.path, verdict));
+        }
+        let mut events = 0;
+        for shard in reader.shards()? {
+            events += verify_chain(&reader, shard)?;
+        }
+        Ok(events)
+    }
+
+    /// Copies the log as it stands at one moment into a new or an empty directory, durably, also while another process
+    /// appends. Only the log: the keys are kept apart from it, and copied apart.
+    ///
+    /// # Errors
+    /// [`StoreError::Foreign`] when the target is not empty or cannot be written.
+    pub fn backup(data_dir: &Path, to: &Path) -> Result<(), StoreError> {
+        backup::backup(data_dir, to)
+    }
+
+    /// Puts a backup of a log into a data directory that has none, after it was checked throughout.
+    ///
+    /// # Errors
+    /// [`StoreError::Foreign`] when the data directory has a log already, [`StoreError::Corrupt`] when the backup is damaged.
+    pub fn restore(from: &Path, data_dir: &Path) -> Result<(), StoreError> {
+        backup::restore(from, data_dir)
+    }
+}
+
+impl EventStore for SqliteStore {
+    fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError> {
+        let Some(lock) = &self.lock else {
+            return Err(StoreError::Foreign(format!("{} was opened for reading only", self.path.display())));
+        };
+        Ok(Box::new(SqliteWriter::open(&self.path, lock)?))
+    }
+
+    fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
+        Ok(Box::new(SqliteReader::open(&self.path)?))
+    }
+}
+
+fn log_of(directory: &Path) -> PathBuf {
+    directory.join("log.db")
+}
+
+/// Ids are text in the log, for those who read it with SQL.
+fn id_text(id: Uuid, buffer: &mut [u8; uuid::fmt::Hyphenated::LENGTH]) -> &str {
+    id.hyphenated().encode_lower(buffer)
+}

@@ -1,0 +1,278 @@
+//! The reading side: prepared statements on a connection that cannot write.
+
+use std::{path::Path, sync::Arc};
+
+use event_store::{
+    Event, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Snapshot, StoreError, StreamId, StreamRead,
+    StreamSlice, Timer, Unfinished,
+};
+use rusqlite::{Connection, OptionalExtension, Result, Row, types::Type};
+use uuid::{Uuid, fmt::Hyphenated};
+
+use crate::{connection, errors, id_text};
+
+const EVENT: &str =
+    "shard, position, aggregate_type, aggregate_id, sequence, event_id, event_type, event_version, recorded_at, payload, metadata";
+
+/// Reads one log, on a connection of its own.
+pub(crate) struct SqliteReader {
+    connection: Connection,
+    path: Arc<Path>,
+    events: String,
+    stream: String,
+}
+
+impl SqliteReader {
+    pub(crate) fn open(path: &Arc<Path>) -> Result<Self, StoreError> {
+        Ok(Self::on(connection::reading(path)?, path))
+    }
+
+    pub(crate) fn on(connection: Connection, path: &Arc<Path>) -> Self {
+        Self {
+            connection,
+            path: Arc::clone(path),
+            events: format!("SELECT {EVENT} FROM events WHERE shard = ?1 AND position > ?2 ORDER BY position LIMIT ?3"),
+            stream: format!(
+                "SELECT {EVENT} FROM events WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence > ?3 ORDER BY sequence LIMIT ?4"
+            ),
+        }
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn answer<T>(&self, read: impl FnOnce(&Self) -> Result<T>) -> Result<T, StoreError> {
+        read(self).map_err(|error| errors::reading(&self.path, error))
+    }
+
+    /// Reads several things as they stood at one moment.
+    fn snapshot<T>(&self, read: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        self.connection.prepare_cached("BEGIN")?.execute([])?;
+        let answer = read(self);
+        self.connection.prepare_cached("COMMIT")?.execute([])?;
+        answer
+    }
+
+    fn record(&self, key: &RecordKey) -> Result<Option<IdempotencyRecord>> {
+        self.connection
+            .prepare_cached("SELECT fingerprint, position, recorded_at, answer FROM idempotency WHERE key = ?1")?
+            .query_row([key.0.as_slice()], |row| {
+                Ok(IdempotencyRecord {
+                    key: *key,
+                    fingerprint: row.get(0)?,
+                    position: row.get(1)?,
+                    recorded_at: row.get(2)?,
+                    answer: row.get_ref(3)?.as_blob()?.into(),
+                })
+            })
+            .optional()
+    }
+
+    fn slice(&self, question: &StreamRead) -> Result<StreamSlice> {
+        let snapshot = self.newest_snapshot(question)?;
+        let after = snapshot.as_ref().map_or(0, |snapshot| snapshot.sequence);
+        Ok(StreamSlice {
+            snapshot,
+            events: self.stream_after(&question.stream, after, -1)?,
+        })
+    }
+
+    fn newest_snapshot(&self, question: &StreamRead) -> Result<Option<Snapshot>> {
+        let mut id = [0; Hyphenated::LENGTH];
+        self.connection
+            .prepare_cached("SELECT sequence, state FROM snapshots WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND shape = ?3")?
+            .query_row(
+                (
+                    &*question.stream.kind,
+                    id_text(question.stream.id, &mut id),
+                    question.shape.as_slice(),
+                ),
+                |row| {
+                    Ok(Snapshot {
+                        stream: question.stream.clone(),
+                        sequence: row.get(0)?,
+                        shape: question.shape,
+                        state: row.get_ref(1)?.as_blob()?.into(),
+                    })
+                },
+            )
+            .optional()
+    }
+
+    fn stream_after(&self, stream: &StreamId, after: u64, limit: i64) -> Result<Vec<Event>> {
+        let mut id = [0; Hyphenated::LENGTH];
+        self.connection
+            .prepare_cached(&self.stream)?
+            .query_map((&*stream.kind, id_text(stream.id, &mut id), bound(after), limit), event)?
+            .collect()
+    }
+}
+
+impl LogReader for SqliteReader {
+    fn head(&self, shard: u16) -> Result<Option<Head>, StoreError> {
+        self.answer(|reader| head(&reader.connection, shard))
+    }
+
+    fn read(
+        &self,
+        records: &[RecordKey],
+        streams: &[StreamRead],
+    ) -> Result<(Vec<Option<IdempotencyRecord>>, Vec<StreamSlice>), StoreError> {
+        self.answer(|reader| {
+            reader.snapshot(|reader| {
+                let records = records.iter().map(|key| reader.record(key)).collect::<Result<_>>()?;
+                let streams = streams.iter().map(|question| reader.slice(question)).collect::<Result<_>>()?;
+                Ok((records, streams))
+            })
+        })
+    }
+
+    fn events(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.answer(|reader| {
+            reader
+                .connection
+                .prepare_cached(&reader.events)?
+                .query_map((shard, bound(after), most(limit)), event)?
+                .collect()
+        })
+    }
+
+    fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.answer(|reader| reader.stream_after(stream, after, most(limit)))
+    }
+
+    fn batches(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<(u64, Hash, Hash, u64)>, StoreError> {
+        self.answer(|reader| {
+            reader
+                .connection
+                .prepare_cached(
+                    "SELECT last_position, previous_hash, hash, epoch FROM batches WHERE shard = ?1 AND last_position > ?2
+                     ORDER BY last_position LIMIT ?3",
+                )?
+                .query_map((shard, bound(after), most(limit)), |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                })?
+                .collect()
+        })
+    }
+
+    fn unfinished(&self, shard: u16) -> Result<Unfinished, StoreError> {
+        self.answer(|reader| {
+            reader.snapshot(|reader| {
+                let effects = reader
+                    .connection
+                    .prepare_cached("SELECT id, effect FROM effects WHERE shard = ?1 ORDER BY id")?
+                    .query_map([shard], |row| {
+                        Ok(OwedEffect {
+                            id: bytes_id(row, 0)?,
+                            effect: text(row, 1)?,
+                        })
+                    })?
+                    .collect::<Result<_>>()?;
+                let timers = reader
+                    .connection
+                    .prepare_cached("SELECT id, due, command FROM timers WHERE shard = ?1 ORDER BY id")?
+                    .query_map([shard], |row| {
+                        Ok(Timer {
+                            id: bytes_id(row, 0)?,
+                            due: row.get(1)?,
+                            command: text(row, 2)?,
+                        })
+                    })?
+                    .collect::<Result<_>>()?;
+                Ok(Unfinished { effects, timers })
+            })
+        })
+    }
+
+    fn parked(&self, shard: u16, limit: usize) -> Result<Vec<Parked>, StoreError> {
+        self.answer(|reader| {
+            reader
+                .connection
+                .prepare_cached("SELECT id, at, input, reason FROM parked WHERE shard = ?1 ORDER BY at, id LIMIT ?2")?
+                .query_map((shard, most(limit)), |row| {
+                    Ok(Parked {
+                        id: bytes_id(row, 0)?,
+                        at: row.get(1)?,
+                        input: text(row, 2)?,
+                        reason: row.get(3)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    fn shards(&self) -> Result<Vec<u16>, StoreError> {
+        self.answer(|reader| {
+            reader
+                .connection
+                .prepare_cached("SELECT shard FROM log_head ORDER BY shard")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })
+    }
+}
+
+/// The head of a shard, as the connection sees it (within its transaction, if there is one).
+pub(crate) fn head(connection: &Connection, shard: u16) -> Result<Option<Head>> {
+    connection
+        .prepare_cached(
+            "SELECT position, epoch, hash, recorded_at, orders_numbered, (SELECT log_id FROM log) FROM log_head WHERE shard = ?1",
+        )?
+        .query_row([shard], |row| {
+            Ok(Head {
+                shard,
+                position: row.get(0)?,
+                epoch: row.get(1)?,
+                hash: row.get(2)?,
+                recorded_at: row.get(3)?,
+                orders_numbered: row.get(4)?,
+                log_id: text_id(row, 5)?,
+            })
+        })
+        .optional()
+}
+
+fn event(row: &Row<'_>) -> Result<Event> {
+    Ok(Event {
+        shard: row.get(0)?,
+        position: row.get(1)?,
+        stream: StreamId {
+            kind: row.get::<_, String>(2)?.into(),
+            id: text_id(row, 3)?,
+        },
+        sequence: row.get(4)?,
+        event_id: text_id(row, 5)?,
+        event_type: row.get::<_, String>(6)?.into(),
+        event_version: row.get::<_, String>(7)?.into(),
+        recorded_at: row.get(8)?,
+        payload: text(row, 9)?,
+        metadata: text(row, 10)?,
+    })
+}
+
+fn text(row: &Row<'_>, column: usize) -> Result<Box<str>> {
+    Ok(row.get_ref(column)?.as_str()?.into())
+}
+
+fn text_id(row: &Row<'_>, column: usize) -> Result<Uuid> {
+    Uuid::try_parse(row.get_ref(column)?.as_str()?).map_err(|error| not_an_id(column, Type::Text, error))
+}
+
+fn bytes_id(row: &Row<'_>, column: usize) -> Result<Uuid> {
+    Uuid::from_slice(row.get_ref(column)?.as_blob()?).map_err(|error| not_an_id(column, Type::Blob, error))
+}
+
+fn not_an_id(column: usize, kind: Type, error: uuid::Error) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
+}
+
+/// SQLite counts in i64; nothing is behind its last number.
+fn bound(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn most(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

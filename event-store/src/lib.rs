@@ -1,0 +1,137 @@
+//! The log: the port that every store implements, the in-memory store, and the conformance suite.
+//!
+//! A store keeps events and what must be durable together with them: idempotency records, effects still owed, timers,
+//! parked inputs, snapshots, and the head of each shard's log. It knows no aggregate: payloads and metadata are JSON text.
+//! One writer per shard appends whole batches, fenced by an epoch; anybody may read.
+
+mod hash;
+mod memory;
+mod model;
+mod verify;
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+
+pub use hash::{GENESIS, Hash, batch_hash};
+pub use memory::MemoryStore;
+pub use model::{
+    Batch, EffectId, Event, Fingerprint, Head, IdempotencyRecord, Metadata, OwedEffect, Parked, RecordKey, Snapshot, StreamId, StreamRead,
+    StreamSlice, Timer, TimerId, Unfinished,
+};
+pub use verify::verify_chain;
+
+/// How long after its last heartbeat a holder keeps its shard, in microseconds.
+pub const HOLDER_EXPIRES_AFTER: i64 = 10_000_000;
+
+/// Why the log could not be read or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store cannot be reached or answered with an error; trying again may help.
+    #[error("the log cannot be read: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What is stored contradicts itself: the text names the place.
+    #[error("the log is damaged: {0}")]
+    Corrupt(String),
+    /// This is not a log of ours, or not one that this version may open; the text says which and what to do.
+    #[error("{0}")]
+    Foreign(String),
+    /// Another live writer holds the shard.
+    #[error("shard {shard} is held by another process ({holder}); stop that one first, or use another data directory")]
+    Held {
+        /// The shard.
+        shard: u16,
+        /// What is known of the holder.
+        holder: String,
+    },
+}
+
+/// Why a batch was not committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Another writer took the shard over: this one must stop.
+    #[error("another writer took over shard {0}")]
+    Fenced(u16),
+    /// The batch itself is refused (a version that exists, a record key that exists): committing it again cannot help.
+    #[error("the batch was refused: {0}")]
+    Refused(String),
+    /// Nothing was written; the same batch may be tried again later (a disk that is full, a store that is busy).
+    #[error("nothing was written: {0}")]
+    NotWritten(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It is not known whether the batch was written: read the head to find out.
+    #[error("it is unknown whether the batch was written: {0}")]
+    Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The disk failed to make data durable. What it holds is unknown until the process starts anew.
+    #[error("the disk failed to make data durable: {0}")]
+    Disk(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The writing side of a store. One thread owns it.
+pub trait LogWriter: Send {
+    /// Takes the shard over under a new epoch, creating its head when there is none, and fences the writer before.
+    ///
+    /// `instance` names this engine's data directory; a holder with another instance whose heartbeat is younger than
+    /// `now - 10 s` keeps the shard.
+    ///
+    /// # Errors
+    /// [`StoreError::Held`] when another live instance holds it.
+    fn take(&mut self, shard: u16, instance: uuid::Uuid, now: i64) -> Result<Head, StoreError>;
+
+    /// Writes all batches in one transaction and makes them durable before it returns.
+    ///
+    /// Each batch moves its shard's head from `first_position - 1` under its epoch; a head that is elsewhere, or an
+    /// epoch that is not the current one, is [`CommitError::Fenced`]. A batch without events (only records, timers and
+    /// the like) keeps the head's position and hash and adds no row to the batches.
+    ///
+    /// # Errors
+    /// With any error but [`CommitError::Unknown`] and [`CommitError::Disk`] nothing of any batch was written, and the
+    /// writer may be used again.
+    fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError>;
+
+    /// Says that the writer lives. Microseconds since 1970.
+    fn heartbeat(&mut self, shard: u16, epoch: u64, now: i64) -> Result<(), CommitError>;
+}
+
+/// The reading side of a store. Opened as often as needed; what it reads is durable.
+pub trait LogReader: Send {
+    /// The head of a shard, or none when nothing was ever written to it.
+    fn head(&self, shard: u16) -> Result<Option<Head>, StoreError>;
+
+    /// Idempotency records and streams in one query: answers in the order of the questions.
+    ///
+    /// A stream comes as its newest snapshot of the wanted shape (when there is one) and the events after it.
+    #[allow(clippy::type_complexity, reason = "one answer for each of the two questions")]
+    fn read(&self, records: &[RecordKey], streams: &[StreamRead])
+    -> Result<(Vec<Option<IdempotencyRecord>>, Vec<StreamSlice>), StoreError>;
+
+    /// At most `limit` events of a shard with a position above `after`, in order.
+    fn events(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// At most `limit` events of a stream with a sequence above `after`, in order.
+    fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// At most `limit` batches of a shard whose last position is above `after`, in order: (last position, previous hash, hash, epoch).
+    fn batches(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<(u64, Hash, Hash, u64)>, StoreError>;
+
+    /// What a shard still owes: effects without an outcome, timers that are set. In proportion to what is unfinished.
+    fn unfinished(&self, shard: u16) -> Result<Unfinished, StoreError>;
+
+    /// At most `limit` inputs that were set aside, oldest first.
+    fn parked(&self, shard: u16, limit: usize) -> Result<Vec<Parked>, StoreError>;
+
+    /// The shards that have a head.
+    fn shards(&self) -> Result<Vec<u16>, StoreError>;
+}
+
+/// A store: one writer, as many readers as wanted.
+pub trait EventStore: Send + Sync {
+    /// The writing side. A second one may be opened; the epochs keep them apart.
+    fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError>;
+
+    /// A reading side of its own, for one thread.
+    fn reader(&self) -> Result<Box<dyn LogReader>, StoreError>;
+
+    /// What this store lacks of the conformance suite, by name.
+    fn lacks(&self) -> &'static [&'static str] {
+        &[]
+    }
+}

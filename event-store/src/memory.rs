@@ -1,0 +1,333 @@
+//! The log in memory: as correct as the others, and gone with the process. For tests and the simulation.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::{
+    Batch, CommitError, EffectId, Event, EventStore, GENESIS, HOLDER_EXPIRES_AFTER, Hash, Head, IdempotencyRecord, LogReader, LogWriter,
+    OwedEffect, Parked, RecordKey, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, TimerId, Unfinished,
+};
+
+/// A store that keeps everything in memory. A clone is the same store.
+#[derive(Clone, Debug)]
+pub struct MemoryStore {
+    log: Arc<Mutex<Log>>,
+}
+
+impl MemoryStore {
+    /// An empty store whose log has this id; a simulation chooses it from its seed.
+    pub fn new(log_id: Uuid) -> Self {
+        Self {
+            log: Arc::new(Mutex::new(Log::new(log_id))),
+        }
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new(Uuid::new_v4())
+    }
+}
+
+impl EventStore for MemoryStore {
+    fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    /// Nobody can reach past the port, so there is nothing that a trigger could refuse.
+    fn lacks(&self) -> &'static [&'static str] {
+        &["append-only-triggers"]
+    }
+}
+
+impl LogWriter for MemoryStore {
+    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.log.lock().take(shard, instance, now)
+    }
+
+    fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
+        let mut log = self.log.lock();
+        log.admit(batches)?;
+        for batch in batches {
+            log.apply(batch);
+        }
+        Ok(())
+    }
+
+    fn heartbeat(&mut self, shard: u16, epoch: u64, now: i64) -> Result<(), CommitError> {
+        match self.log.lock().shards.get_mut(&shard) {
+            Some(held) if held.head.epoch == epoch => {
+                held.heartbeat = now;
+                Ok(())
+            }
+            _ => Err(CommitError::Fenced(shard)),
+        }
+    }
+}
+
+impl LogReader for MemoryStore {
+    fn head(&self, shard: u16) -> Result<Option<Head>, StoreError> {
+        Ok(self.log.lock().shards.get(&shard).map(|shard| shard.head.clone()))
+    }
+
+    fn read(
+        &self,
+        records: &[RecordKey],
+        streams: &[StreamRead],
+    ) -> Result<(Vec<Option<IdempotencyRecord>>, Vec<StreamSlice>), StoreError> {
+        let log = self.log.lock();
+        let records = records.iter().map(|key| log.records.get(key).cloned()).collect();
+        let streams = streams.iter().map(|question| log.slice(question)).collect();
+        Ok((records, streams))
+    }
+
+    fn events(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let log = self.log.lock();
+        let skip = usize::try_from(after).unwrap_or(usize::MAX);
+        Ok(log
+            .shards
+            .get(&shard)
+            .map(|shard| shard.events.iter().skip(skip).take(limit).cloned().collect())
+            .unwrap_or_default())
+    }
+
+    fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        Ok(self.log.lock().stream(stream, after, limit))
+    }
+
+    fn batches(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<(u64, Hash, Hash, u64)>, StoreError> {
+        let log = self.log.lock();
+        let Some(shard) = log.shards.get(&shard) else {
+            return Ok(Vec::new());
+        };
+        let first = shard.batches.partition_point(|(last, ..)| *last <= after);
+        Ok(shard.batches[first..].iter().take(limit).copied().collect())
+    }
+
+    fn unfinished(&self, shard: u16) -> Result<Unfinished, StoreError> {
+        let log = self.log.lock();
+        let Some(shard) = log.shards.get(&shard) else {
+            return Ok(Unfinished::default());
+        };
+        Ok(Unfinished {
+            effects: shard.effects.values().cloned().collect(),
+            timers: shard.timers.values().cloned().collect(),
+        })
+    }
+
+    fn parked(&self, shard: u16, limit: usize) -> Result<Vec<Parked>, StoreError> {
+        let log = self.log.lock();
+        let Some(shard) = log.shards.get(&shard) else {
+            return Ok(Vec::new());
+        };
+        let mut parked: Vec<_> = shard.parked.values().cloned().collect();
+        parked.sort_by_key(|parked| (parked.at, parked.id));
+        parked.truncate(limit);
+        Ok(parked)
+    }
+
+    fn shards(&self) -> Result<Vec<u16>, StoreError> {
+        Ok(self.log.lock().shards.keys().copied().collect())
+    }
+}
+
+#[derive(Debug)]
+struct Log {
+    id: Uuid,
+    shards: BTreeMap<u16, Shard>,
+    /// Where each event of a stream stands: sequence to shard and index.
+    streams: HashMap<StreamId, BTreeMap<u64, (u16, usize)>>,
+    records: HashMap<RecordKey, IdempotencyRecord>,
+    snapshots: HashMap<(StreamId, Hash), Snapshot>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    head: Head,
+    instance: Uuid,
+    heartbeat: i64,
+    events: Vec<Event>,
+    batches: Vec<(u64, Hash, Hash, u64)>,
+    effects: BTreeMap<EffectId, OwedEffect>,
+    timers: BTreeMap<TimerId, Timer>,
+    parked: BTreeMap<Uuid, Parked>,
+}
+
+impl Shard {
+    fn new(shard: u16, log_id: Uuid) -> Self {
+        Self {
+            head: Head {
+                shard,
+                position: 0,
+                epoch: 0,
+                hash: GENESIS,
+                recorded_at: 0,
+                orders_numbered: 0,
+                log_id,
+            },
+            instance: Uuid::nil(),
+            heartbeat: i64::MIN,
+            events: Vec::new(),
+            batches: Vec::new(),
+            effects: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            parked: BTreeMap::new(),
+        }
+    }
+}
+
+impl Log {
+    fn new(id: Uuid) -> Self {
+        Self {
+            id,
+            shards: BTreeMap::new(),
+            streams: HashMap::new(),
+            records: HashMap::new(),
+            snapshots: HashMap::new(),
+        }
+    }
+
+    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        let log_id = self.id;
+        let held = self.shards.entry(shard).or_insert_with(|| Shard::new(shard, log_id));
+        if held.instance != instance && held.heartbeat > now.saturating_sub(HOLDER_EXPIRES_AFTER) {
+            return Err(StoreError::Held {
+                shard,
+                holder: format!("instance {}", held.instance),
+            });
+        }
+        held.head.epoch += 1;
+        held.instance = instance;
+        held.heartbeat = now;
+        Ok(held.head.clone())
+    }
+
+    /// Whether all batches, one after another, may be written. Nothing is changed before the last one is admitted.
+    fn admit(&self, batches: &[&Batch]) -> Result<(), CommitError> {
+        let mut heads: HashMap<u16, (u64, Hash)> = HashMap::new();
+        let mut versions = HashSet::new();
+        let mut keys = HashSet::new();
+        for batch in batches {
+            batch.check().map_err(CommitError::Refused)?;
+            let head = self
+                .shards
+                .get(&batch.shard)
+                .map(|shard| &shard.head)
+                .ok_or(CommitError::Fenced(batch.shard))?;
+            let (position, hash) = heads.entry(batch.shard).or_insert((head.position, head.hash));
+            if (batch.epoch, batch.first_position - 1) != (head.epoch, *position) {
+                return Err(CommitError::Fenced(batch.shard));
+            }
+            if batch.previous_hash != *hash {
+                return Err(CommitError::Refused("the batch does not follow the hash of the one before".into()));
+            }
+            (*position, *hash) = (batch.last_position(), batch.hash);
+            for event in &batch.events {
+                let exists = self
+                    .streams
+                    .get(&event.stream)
+                    .is_some_and(|stream| stream.contains_key(&event.sequence));
+                if exists || !versions.insert((&event.stream, event.sequence)) {
+                    return Err(CommitError::Refused(format!(
+                        "{} has a version {} already",
+                        event.stream, event.sequence
+                    )));
+                }
+            }
+            for record in &batch.records {
+                if self.records.contains_key(&record.key) || !keys.insert(record.key) {
+                    return Err(CommitError::Refused("the idempotency key has a record already".into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, batch: &Batch) {
+        let log_id = self.id;
+        let shard = self.shards.entry(batch.shard).or_insert_with(|| Shard::new(batch.shard, log_id));
+        for event in &batch.events {
+            self.streams
+                .entry(event.stream.clone())
+                .or_default()
+                .insert(event.sequence, (batch.shard, shard.events.len()));
+            shard.events.push(event.clone());
+            shard.head.recorded_at = event.recorded_at;
+        }
+        if !batch.events.is_empty() {
+            shard
+                .batches
+                .push((batch.last_position(), batch.previous_hash, batch.hash, batch.epoch));
+        }
+        shard.head.position = batch.last_position();
+        shard.head.hash = batch.hash;
+        shard.head.orders_numbered = batch.orders_numbered;
+        shard.effects.extend(batch.owed.iter().map(|owed| (owed.id, owed.clone())));
+        for settled in &batch.settled {
+            shard.effects.remove(settled);
+        }
+        shard.timers.extend(batch.timers.iter().map(|timer| (timer.id, timer.clone())));
+        for done in &batch.timers_done {
+            shard.timers.remove(done);
+        }
+        shard.parked.extend(batch.parked.iter().map(|parked| (parked.id, parked.clone())));
+        self.records.extend(batch.records.iter().map(|record| (record.key, record.clone())));
+        for snapshot in &batch.snapshots {
+            self.keep(snapshot);
+        }
+    }
+
+    /// Only the newest snapshot of a stream and shape is of use.
+    fn keep(&mut self, snapshot: &Snapshot) {
+        let key = (snapshot.stream.clone(), snapshot.shape);
+        if self.snapshots.get(&key).is_none_or(|kept| kept.sequence <= snapshot.sequence) {
+            self.snapshots.insert(key, snapshot.clone());
+        }
+    }
+
+    fn slice(&self, question: &StreamRead) -> StreamSlice {
+        let snapshot = self.snapshots.get(&(question.stream.clone(), question.shape)).cloned();
+        let after = snapshot.as_ref().map_or(0, |snapshot| snapshot.sequence);
+        StreamSlice {
+            snapshot,
+            events: self.stream(&question.stream, after, usize::MAX),
+        }
+    }
+
+    fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Vec<Event> {
+        let Some(places) = self.streams.get(stream) else {
+            return Vec::new();
+        };
+        let first = after.saturating_add(1);
+        places
+            .range(first..)
+            .take(limit)
+            .filter_map(|(_, (shard, index))| self.shards.get(shard)?.events.get(*index).cloned())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::Place;
+
+    impl Place for MemoryStore {
+        type Store = Self;
+
+        fn open(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    crate::conformance_suite!(MemoryStore::default());
+}

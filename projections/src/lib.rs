@@ -1,0 +1,32 @@
+//! Read models: what a view is, how events fold into it, and the runner that keeps views up to the log.
+//!
+//! A projection adds up; it decides nothing and calls nobody. Rows and checkpoint are saved together, so an event counts once.
+
+mod accounts;
+mod fold;
+mod inventories;
+mod orders;
+mod payments;
+mod products;
+mod projection;
+pub mod read;
+mod runner;
+mod store;
+mod tail;
+mod wallets;
+
+pub use accounts::Accounts;
+pub use inventories::Inventories;
+pub use orders::Orders;
+pub use payments::{MOST_ATTEMPTS, Payments};
+pub use products::Products;
+pub use projection::{NAMES, Projection};
+pub use read::{
+    AccountView, Attempt, AttemptKind, AttemptOutcome, AttemptResult, Checkpoint, Cursor, EntryKind, Failure, InventoryView, MOST_IDS,
+    MOST_ROWS, OrderView, OrdersQuestion, Page, PaymentView, ProductView, ProductsQuestion, ReadError, Scope, Views, WalletEntry,
+    WalletView,
+};
+pub use runner::{Progress, Runner, RunnerHandle, RunnerSettings, RunnerState, ShardProgress};
+pub use store::{Changed, Move, Stored, Table, ViewsBatch, ViewsError, ViewsWriter};
+pub use tail::Tail;
+pub use wallets::{WalletEntries, Wallets};

@@ -1,0 +1,565 @@
+//! Keeps the views up to the log: one thread that takes what waits, folds it, saves rows and checkpoint together, and goes on.
+//!
+//! Events come by the [`Tail`], or from the log when the tail had no room or the views were away. Whatever way they come, each counts
+//! once and none is left out: an event that cannot be counted stalls the views, visibly, until it can.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+
+use aggregates::{CommerceEvent, Recorded, Timestamp};
+use event_store::{Event, EventStore, LogReader, StoreError};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::{
+    Checkpoint, Move, Tail, ViewsError, ViewsWriter,
+    fold::{Fold, FoldError},
+    tail::{Waiting, tail},
+};
+
+/// How the views are kept.
+#[derive(Clone, Debug)]
+pub struct RunnerSettings {
+    /// About so many events are counted in one transaction, at most.
+    pub batch_events: usize,
+    /// So many events may wait; more are read from the log.
+    pub tail_events: usize,
+    /// So many recent rows of each view are kept in memory.
+    pub recent_rows: NonZeroUsize,
+    /// How often the log's head is looked at when nothing comes by the tail.
+    pub poll: Duration,
+    /// How soon a failure is tried again at first, and at last.
+    pub backoff: (Duration, Duration),
+}
+
+impl Default for RunnerSettings {
+    fn default() -> Self {
+        Self {
+            batch_events: 2_000,
+            tail_events: 65_536,
+            recent_rows: const { NonZeroUsize::new(16_384).expect("16,384 is not zero") },
+            poll: Duration::from_millis(100),
+            backoff: (Duration::from_millis(100), Duration::from_secs(5)),
+        }
+    }
+}
+
+/// How far the views are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// By shard, in ascending order.
+    pub shards: Vec<ShardProgress>,
+    /// Whether they go on.
+    pub state: RunnerState,
+}
+
+impl Progress {
+    /// The position that the views count up to; 0 when they count nothing of this shard.
+    pub fn position(&self, shard: u16) -> u64 {
+        self.shards
+            .iter()
+            .find(|known| known.shard == shard)
+            .map_or(0, |known| known.position)
+    }
+}
+
+/// How far the views are in one shard's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardProgress {
+    /// The shard.
+    pub shard: u16,
+    /// The last event that counts.
+    pub position: u64,
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
+    /// The newest event of the log that the views have heard of.
+    pub head: u64,
+}
+
+/// Whether the views go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RunnerState {
+    /// They do.
+    #[default]
+    Running,
+    /// They wait, and try again from time to time.
+    Stalled {
+        /// In this shard.
+        shard: u16,
+        /// This event does not count yet.
+        position: u64,
+        /// Why.
+        reason: String,
+    },
+    /// They were stopped.
+    Stopped,
+}
+
+/// Starts the thread.
+#[derive(Debug)]
+pub struct Runner;
+
+/// A runner that was started; dropping it stops it.
+#[derive(Debug)]
+pub struct RunnerHandle {
+    tail: Tail,
+    progress: watch::Receiver<Progress>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Runner {
+    /// Keeps these views up to this log.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(store: Arc<dyn EventStore>, views: Box<dyn ViewsWriter>, settings: RunnerSettings) -> std::io::Result<RunnerHandle> {
+        let (tail, waiting) = tail(settings.tail_events);
+        let (report, progress) = watch::channel(Progress::default());
+        let work = Work {
+            store,
+            reader: None,
+            views,
+            fold: Fold::new(settings.recent_rows),
+            known: None,
+            waiting,
+            report,
+            settings,
+        };
+        let thread = std::thread::Builder::new().name("projections".into()).spawn(move || work.run())?;
+        Ok(RunnerHandle {
+            tail,
+            progress,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl RunnerHandle {
+    /// Where the engine offers what it has recorded.
+    pub fn tail(&self) -> Tail {
+        self.tail.clone()
+    }
+
+    /// How far the views are, now and from now on.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// Finishes the batch at hand and ends the thread. What waits is read from the log at the next start.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.tail.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the views' thread had panicked");
+        }
+    }
+}
+
+impl Drop for RunnerHandle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Why the views do not go on.
+struct Trouble {
+    shard: u16,
+    position: u64,
+    reason: String,
+}
+
+/// What is counted.
+struct Known {
+    /// None while there is no log.
+    log: Option<Uuid>,
+    shards: BTreeMap<u16, ShardProgress>,
+}
+
+struct Work {
+    store: Arc<dyn EventStore>,
+    /// None before the first use, and after an error.
+    reader: Option<Box<dyn LogReader>>,
+    views: Box<dyn ViewsWriter>,
+    fold: Fold,
+    /// None before the first use, and when what is stored may differ from what was believed.
+    known: Option<Known>,
+    waiting: Waiting,
+    report: watch::Sender<Progress>,
+    settings: RunnerSettings,
+}
+
+impl Work {
+    fn run(mut self) {
+        let mut batches = Vec::new();
+        let mut behind = true;
+        let mut failures = 0;
+        while !self.waiting.stopped() {
+            let went = if behind {
+                self.catch_up().map(|()| false)
+            } else {
+                self.waiting.take(&mut batches, self.settings.batch_events, self.settings.poll);
+                if batches.is_empty() {
+                    Ok(true)
+                } else {
+                    self.count_offered(&batches)
+                }
+            };
+            match went {
+                Ok(more) => {
+                    behind = more | self.waiting.dropped();
+                    failures = 0;
+                }
+                Err(trouble) => {
+                    self.stall(trouble, failures);
+                    self.pause(&mut batches, failures);
+                    failures += 1;
+                    behind = true;
+                }
+            }
+        }
+        self.report.send_modify(|progress| progress.state = RunnerState::Stopped);
+    }
+
+    /// Counts what came by the tail; tells whether the log holds something that did not.
+    fn count_offered(&mut self, batches: &[Arc<[Recorded]>]) -> Result<bool, Trouble> {
+        let Some(Known { log: Some(_), shards }) = &mut self.known else {
+            return Ok(true);
+        };
+        let mut accepted = Vec::new();
+        let mut ends: BTreeMap<u16, u64> = shards.iter().map(|(shard, known)| (*shard, known.position)).collect();
+        let mut gap = false;
+        for recorded in batches.iter().flat_map(|batch| batch.iter()) {
+            let end = ends.entry(recorded.shard).or_default();
+            if recorded.position == *end + 1 {
+                *end = recorded.position;
+                accepted.push(recorded);
+            } else if recorded.position > *end {
+                gap = true;
+                heard_of(shards, recorded.shard, recorded.position);
+            } // Else it counts already.
+        }
+        self.count(&accepted)?;
+        Ok(gap)
+    }
+
+    /// Counts what the log holds and the views do not.
+    fn catch_up(&mut self) -> Result<(), Trouble> {
+        let heads = self.align()?;
+        let mut trouble = None;
+        for (shard, head) in heads {
+            // One shard's trouble does not keep the others from going on.
+            if let Err(found) = self.catch_up_shard(shard, head) {
+                trouble.get_or_insert(found);
+            }
+        }
+        match trouble {
+            Some(trouble) => Err(trouble),
+            None => {
+                self.tell();
+                Ok(())
+            }
+        }
+    }
+
+    fn catch_up_shard(&mut self, shard: u16, head: u64) -> Result<(), Trouble> {
+        loop {
+            let after = self.position(shard);
+            if after >= head || self.waiting.stopped() {
+                return Ok(());
+            }
+            let limit = self.settings.batch_events;
+            let events = self
+                .reader()
+                .and_then(|reader| reader.events(shard, after, limit))
+                .map_err(|error| self.unread(shard, after, &error))?;
+            let (recorded, poison) = decode(shard, after, events);
+            self.count(&recorded.iter().collect::<Vec<_>>())?;
+            if let Some(poison) = poison {
+                return Err(poison);
+            }
+            if recorded.is_empty() {
+                let reason = format!("the log ends before its head {head}");
+                return Err(Trouble {
+                    shard,
+                    position: after + 1,
+                    reason,
+                });
+            }
+        }
+    }
+
+    /// Makes sure that what is stored was folded from this log, and drops it otherwise. Returns the log's heads.
+    fn align(&mut self) -> Result<Vec<(u16, u64)>, Trouble> {
+        if self.known.is_none() {
+            let stored = self.views.stored().map_err(|error| unsaved(0, 1, &error))?;
+            let shards = stored.checkpoints.iter().map(|at| (at.shard, ShardProgress::from(*at))).collect();
+            self.known = Some(Known { log: stored.log, shards });
+        }
+        let heads = self.heads().map_err(|error| self.unread(0, 0, &error))?;
+        let Some(log) = heads.first().map(|head| head.log_id) else {
+            return Ok(Vec::new());
+        };
+        let known = self.known.as_ref();
+        let ahead = heads.iter().any(|head| self.position(head.shard) > head.position);
+        let other = known.and_then(|known| known.log) != Some(log);
+        if ahead || other {
+            if known.is_some_and(|known| known.log.is_some()) {
+                tracing::warn!(%log, ahead, "the views were folded from another log than this one: they are filled anew");
+            }
+            self.fold.forget();
+            self.views.reset(log).map_err(|error| unsaved(0, 1, &error))?;
+            self.known = Some(Known {
+                log: Some(log),
+                shards: BTreeMap::new(),
+            });
+        }
+        if let Some(known) = &mut self.known {
+            for head in &heads {
+                heard_of(&mut known.shards, head.shard, head.position);
+            }
+        }
+        Ok(heads.into_iter().map(|head| (head.shard, head.position)).collect())
+    }
+
+    fn heads(&mut self) -> Result<Vec<event_store::Head>, StoreError> {
+        let reader = self.reader()?;
+        let mut heads = Vec::new();
+        for shard in reader.shards()? {
+            heads.extend(reader.head(shard)?);
+        }
+        Ok(heads)
+    }
+
+    /// Counts events that follow what is counted. Those before one that does not fit are counted.
+    fn count(&mut self, events: &[&Recorded]) -> Result<(), Trouble> {
+        let Some(first) = events.first() else { return Ok(()) };
+        match self.fold.apply(events, &mut *self.views) {
+            Ok(()) => self.save(events),
+            Err(FoldError::Views(error)) => {
+                self.fold.forget();
+                Err(unsaved(first.shard, first.position, &error))
+            }
+            Err(FoldError::Unfit { index, reason }) => {
+                self.fold.forget();
+                self.count(&events[..index])?;
+                Err(Trouble {
+                    shard: events[index].shard,
+                    position: events[index].position,
+                    reason,
+                })
+            }
+        }
+    }
+
+    fn save(&mut self, events: &[&Recorded]) -> Result<(), Trouble> {
+        let Some(known) = &mut self.known else { return Ok(()) };
+        let moves = moves(&known.shards, events);
+        let saved = self.views.save(&self.fold.changed(&moves));
+        if let Err(error) = saved {
+            // Also what is in memory may be wrong now: begin again with what is stored.
+            self.fold.forget();
+            self.known = None;
+            let (shard, position) = moves.first().map_or((0, 1), |first| (first.shard, first.from + 1));
+            return Err(unsaved(shard, position, &error));
+        }
+        self.fold.saved();
+        for Move {
+            shard, to, recorded_at, ..
+        } in moves
+        {
+            let progress = heard_of(&mut known.shards, shard, to);
+            progress.position = to;
+            progress.recorded_at = recorded_at;
+        }
+        measure(events);
+        self.tell();
+        Ok(())
+    }
+
+    fn position(&self, shard: u16) -> u64 {
+        self.known
+            .as_ref()
+            .and_then(|known| known.shards.get(&shard))
+            .map_or(0, |known| known.position)
+    }
+
+    fn reader(&mut self) -> Result<&dyn LogReader, StoreError> {
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.store.reader()?,
+        };
+        Ok(&**self.reader.insert(reader))
+    }
+
+    fn unread(&mut self, shard: u16, after: u64, error: &StoreError) -> Trouble {
+        self.reader = None;
+        Trouble {
+            shard,
+            position: after + 1,
+            reason: error.to_string(),
+        }
+    }
+
+    /// Says how far the views are, and that they go on.
+    fn tell(&self) {
+        let shards: Vec<_> = self.known.iter().flat_map(|known| known.shards.values().copied()).collect();
+        self.report.send_if_modified(|progress| {
+            let news = progress.shards != shards || progress.state != RunnerState::Running;
+            if matches!(progress.state, RunnerState::Stalled { .. }) {
+                tracing::info!("the views go on");
+            }
+            *progress = Progress {
+                shards,
+                state: RunnerState::Running,
+            };
+            news
+        });
+    }
+
+    fn stall(&self, trouble: Trouble, failures: u32) {
+        let Trouble {
+            shard,
+            position,
+            mut reason,
+        } = trouble;
+        if let Some((end, _)) = reason.char_indices().nth(500) {
+            reason.truncate(end);
+        }
+        if failures == 0 {
+            tracing::error!(shard, position, reason, "the views are stalled");
+        }
+        metrics::counter!("jangbu_projection_stalls_total").increment(1);
+        let shards: Vec<_> = self.known.iter().flat_map(|known| known.shards.values().copied()).collect();
+        self.report.send_modify(|progress| {
+            if !shards.is_empty() {
+                progress.shards = shards;
+            }
+            progress.state = RunnerState::Stalled { shard, position, reason };
+        });
+    }
+
+    /// Waits before the next try. What comes by the tail meanwhile is in the log as well.
+    fn pause(&self, batches: &mut Vec<Arc<[Recorded]>>, failures: u32) {
+        let (first, last) = self.settings.backoff;
+        let until = Instant::now() + first.saturating_mul(1 << failures.min(16)).min(last);
+        while !self.waiting.stopped() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.waiting.take(batches, self.settings.batch_events, left);
+        }
+    }
+}
+
+impl From<Checkpoint> for ShardProgress {
+    fn from(at: Checkpoint) -> Self {
+        Self {
+            shard: at.shard,
+            position: at.position,
+            recorded_at: at.recorded_at,
+            head: at.position,
+        }
+    }
+}
+
+fn heard_of(shards: &mut BTreeMap<u16, ShardProgress>, shard: u16, head: u64) -> &mut ShardProgress {
+    let nothing = ShardProgress {
+        shard,
+        position: 0,
+        recorded_at: Timestamp::default(),
+        head: 0,
+    };
+    let known = shards.entry(shard).or_insert(nothing);
+    known.head = known.head.max(head);
+    known
+}
+
+fn moves(shards: &BTreeMap<u16, ShardProgress>, events: &[&Recorded]) -> Vec<Move> {
+    let mut moves: Vec<Move> = Vec::new();
+    for recorded in events {
+        let (shard, to, recorded_at) = (recorded.shard, recorded.position, recorded.at);
+        match moves.iter_mut().find(|known| known.shard == shard) {
+            Some(known) => (known.to, known.recorded_at) = (to, recorded_at),
+            None => moves.push(Move {
+                shard,
+                from: shards.get(&shard).map_or(0, |known| known.position),
+                to,
+                recorded_at,
+            }),
+        }
+    }
+    moves
+}
+
+/// Reads what the log holds after a position, up to the first event that cannot be read.
+fn decode(shard: u16, after: u64, events: Vec<Event>) -> (Vec<Recorded>, Option<Trouble>) {
+    let mut recorded = Vec::with_capacity(events.len());
+    for (event, position) in events.into_iter().zip(after + 1..) {
+        if event.position != position {
+            let reason = format!("the log has {} where {position} belongs", event.position);
+            return (recorded, Some(Trouble { shard, position, reason }));
+        }
+        match CommerceEvent::decode(&event.stream.kind, event.stream.id, &event.payload) {
+            Ok(decoded) => {
+                let at = Timestamp::from_micros(event.recorded_at);
+                recorded.push(Recorded {
+                    shard,
+                    position,
+                    sequence: event.sequence,
+                    at,
+                    event: decoded,
+                });
+            }
+            Err(error) => {
+                return (
+                    recorded,
+                    Some(Trouble {
+                        shard,
+                        position,
+                        reason: error.to_string(),
+                    }),
+                );
+            }
+        }
+    }
+    (recorded, None)
+}
+
+fn unsaved(shard: u16, position: u64, error: &ViewsError) -> Trouble {
+    Trouble {
+        shard,
+        position,
+        reason: error.to_string(),
+    }
+}
+
+/// How long after it was recorded an event counted, for each event.
+fn measure(events: &[&Recorded]) {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |now| i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
+    let lag = metrics::histogram!("jangbu_projection_lag_seconds");
+    for together in events.chunk_by(|one, next| one.at == next.at) {
+        let micros = now.saturating_sub(together[0].at.micros()).max(0);
+        lag.record_many(Duration::from_micros(micros.unsigned_abs()).as_secs_f64(), together.len());
+    }
+    metrics::histogram!("jangbu_projection_batch_events").record(u32::try_from(events.len()).unwrap_or(u32::MAX));
+    metrics::counter!("jangbu_projection_events_total").increment(events.len() as u64);
+    for together in events.chunk_by(|one, next| one.shard == next.shard) {
+        if let Some(last) = together.last() {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            metrics::gauge!("jangbu_projection_position", "shard" => last.shard.to_string()).set(last.position as f64);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What is wrong with a request as such, as `application/problem+json` (RFC 9457). What is wrong with a question is GraphQL's to say.
+
+use axum::{
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::language::Language;
+
+/// Why a request is refused before its question is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The access token is no good.
+    Unauthenticated(String),
+    /// The body, a parameter or a header cannot be read.
+    Unreadable(String),
+    /// The consistency token is none, or of another log.
+    ConsistencyToken(String),
+    /// More bytes than allowed.
+    TooLarge(usize),
+    /// Something else than JSON.
+    MediaType,
+    /// None of the forms that the caller takes is ours.
+    NotAcceptable,
+    /// Too many requests at once.
+    Busy,
+    /// No answer in time.
+    TooSlow,
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: String,
+    code: &'a str,
+}
+
+impl Refused {
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::Unreadable(_) | Self::ConsistencyToken(_) => StatusCode::BAD_REQUEST,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::Busy | Self::TooSlow => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::Unreadable(_) => "unreadable",
+            Self::ConsistencyToken(_) => "consistency-token",
+            Self::TooLarge(_) => "too-large",
+            Self::MediaType => "unsupported-media-type",
+            Self::NotAcceptable => "not-acceptable",
+            Self::Busy => "busy",
+            Self::TooSlow => "timeout",
+        }
+    }
+
+    const fn title(&self, language: Language) -> &'static str {
+        match (self, language) {
+            (Self::Unauthenticated(_), Language::English) => "Log in again",
+            (Self::Unauthenticated(_), Language::Korean) => "다시 로그인해 주세요",
+            (Self::Unreadable(_), Language::English) => "The request cannot be read",
+            (Self::Unreadable(_), Language::Korean) => "요청을 읽을 수 없습니다",
+            (Self::ConsistencyToken(_), Language::English) => "The consistency token is not valid",
+            (Self::ConsistencyToken(_), Language::Korean) => "일관성 토큰이 올바르지 않습니다",
+            (Self::TooLarge(_), Language::English) => "The request is too large",
+            (Self::TooLarge(_), Language::Korean) => "요청이 너무 큽니다",
+            (Self::MediaType, Language::English) => "The body must be JSON",
+            (Self::MediaType, Language::Korean) => "본문은 JSON이어야 합니다",
+            (Self::NotAcceptable, Language::English) => "The answer is JSON",
+            (Self::NotAcceptable, Language::Korean) => "응답은 JSON으로만 제공됩니다",
+            (Self::Busy, Language::English) => "Too many requests at once",
+            (Self::Busy, Language::Korean) => "동시에 처리 중인 요청이 너무 많습니다",
+            (Self::TooSlow, Language::English) => "The answer took too long",
+            (Self::TooSlow, Language::Korean) => "응답 시간이 초과되었습니다",
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::Unauthenticated(detail) | Self::Unreadable(detail) | Self::ConsistencyToken(detail) => detail.clone(),
+            Self::TooLarge(most) => format!("a request has at most {most} bytes"),
+            Self::MediaType => "send the question with `Content-Type: application/json`".to_owned(),
+            Self::NotAcceptable => "answers are application/graphql-response+json or application/json".to_owned(),
+            Self::Busy => "try again in a moment".to_owned(),
+            Self::TooSlow => "ask for less, or try again in a moment".to_owned(),
+        }
+    }
+
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::Unauthenticated(_) => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))),
+            Self::Busy | Self::TooSlow => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn into_response(self, language: Language) -> Response {
+        let status = self.status();
+        let problem = Problem {
+            r#type: format!("/problems/{}", self.code()),
+            title: self.title(language),
+            status: status.as_u16(),
+            detail: self.detail(),
+            code: self.code(),
+        };
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")], body).into_response();
+        response.headers_mut().extend(self.header());
+        response
+    }
+}

@@ -1,0 +1,136 @@
+//! Reads views in batches: what a question asks for at one level becomes one question to the port, whatever the number of rows.
+//!
+//! A reader lives as long as its request, and so does what it remembers. It knows nothing of who may see what.
+
+use std::{collections::HashMap, sync::Arc};
+
+use aggregates::{AccountId, OrderId, PaymentId, ProductId, Sealed};
+use async_graphql::dataloader::{DataLoader, HashMapCache, Loader};
+use key_vault::KeyVault;
+use projections::{AccountView, InventoryView, OrderView, Page, PaymentView, ProductView, ReadError, Views, WalletEntry, WalletView};
+use tokio::sync::Semaphore;
+
+use crate::error::Failed;
+
+/// Ids in one question to the port; more become another one.
+const BATCH: usize = 500;
+const _: () = assert!(BATCH <= projections::MOST_IDS, "the port refuses larger batches");
+
+/// A reader for one request.
+pub(crate) type Reader = DataLoader<Source, HashMapCache>;
+
+/// Where views and keys come from. Clones share the bound on questions under way.
+#[derive(Clone)]
+pub(crate) struct Source {
+    views: Arc<dyn Views>,
+    vault: KeyVault,
+    reads: Arc<Semaphore>,
+}
+
+impl Source {
+    pub(crate) fn new(views: Arc<dyn Views>, vault: KeyVault, reads: usize) -> Self {
+        Self { views, vault, reads: Arc::new(Semaphore::new(reads.max(1))) }
+    }
+
+    pub(crate) fn reader(&self) -> Reader {
+        DataLoader::with_cache(self.clone(), tokio::spawn, HashMapCache::default()).max_batch_size(BATCH)
+    }
+
+    /// Asks the views one thing, on a thread that may wait.
+    pub(crate) async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&dyn Views) -> Result<T, ReadError> + Send + 'static) -> Result<T, Failed> {
+        let views = Arc::clone(&self.views);
+        self.blocking(move || question(&*views).map_err(Failed::from)).await
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T, Failed> + Send + 'static) -> Result<T, Failed> {
+        let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| Failed::Unavailable)?;
+        let work = move || {
+            // Kept until the work is done, also when nobody waits for it any more.
+            let _permit = permit;
+            work()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|error| {
+            tracing::error!(%error, "a question to the views panicked");
+            Failed::Internal
+        })?
+    }
+}
+
+/// The stock of a product.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct StockOf(pub(crate) ProductId);
+
+/// The balance of an account.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct BalanceOf(pub(crate) AccountId);
+
+/// A page of the changes of a balance.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct EntriesOf {
+    pub(crate) account: AccountId,
+    pub(crate) first: usize,
+    pub(crate) after: Option<u64>,
+}
+
+/// A sealed text, and the subject whose key opens it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SealedText {
+    pub(crate) subject: AccountId,
+    pub(crate) sealed: Sealed,
+}
+
+macro_rules! batched {
+    ($($key:ty => $view:ty, |$views:ident, $ids:ident| $ask:expr;)+) => {$(
+        impl Loader<$key> for Source {
+            type Value = Arc<$view>;
+            type Error = Failed;
+
+            async fn load(&self, keys: &[$key]) -> Result<HashMap<$key, Self::Value>, Failed> {
+                let $ids = keys.to_vec();
+                let rows = self.ask(move |$views| $ask).await?;
+                Ok(rows.into_iter().map(|(key, row)| (key, Arc::new(row))).collect())
+            }
+        }
+    )+};
+}
+
+batched! {
+    OrderId => OrderView, |views, ids| views.orders(&ids);
+    ProductId => ProductView, |views, ids| views.products(&ids);
+    PaymentId => PaymentView, |views, ids| views.payments(&ids);
+    AccountId => AccountView, |views, ids| views.accounts(&ids);
+    StockOf => InventoryView, |views, ids| {
+        let products: Vec<_> = ids.iter().map(|StockOf(product)| *product).collect();
+        let rows = views.inventories(&products)?;
+        Ok(rows.into_iter().map(|(product, row)| (StockOf(product), row)).collect::<HashMap<_, _>>())
+    };
+    BalanceOf => WalletView, |views, ids| {
+        let accounts: Vec<_> = ids.iter().map(|BalanceOf(account)| *account).collect();
+        let rows = views.wallets(&accounts)?;
+        Ok(rows.into_iter().map(|(account, row)| (BalanceOf(account), row)).collect::<HashMap<_, _>>())
+    };
+    // The port pages one balance at a time. What a question asks is bounded by what such a page costs in its complexity.
+    EntriesOf => Page<WalletEntry>, |views, ids| {
+        ids.into_iter().map(|key| Ok((key, views.wallet_entries(key.account, key.first, key.after)?))).collect::<Result<HashMap<_, _>, ReadError>>()
+    };
+}
+
+impl Loader<SealedText> for Source {
+    type Value = String;
+    type Error = Failed;
+
+    /// The texts; one whose subject was erased is missing.
+    async fn load(&self, keys: &[SealedText]) -> Result<HashMap<SealedText, String>, Failed> {
+        let (vault, keys) = (self.vault.clone(), keys.to_vec());
+        let open = move || {
+            let mut texts = HashMap::with_capacity(keys.len());
+            for key in keys {
+                if let Some(text) = vault.open_sealed(key.subject.uuid(), key.sealed.ciphertext())? {
+                    texts.insert(key, text.to_string());
+                }
+            }
+            Ok(texts)
+        };
+        self.blocking(open).await
+    }
+}

@@ -1,0 +1,649 @@
+//! The purchase: from an order that is placed to one that is confirmed, and every way back.
+//!
+//! Forward: reserve line after line in ascending product id, prepare the payment, take the money, commit the reservations, confirm.
+//! Back: whatever fails, what was reserved is released, what was charged is given back, and the order is cancelled with the reason.
+//! While the provider is asked and has not answered, nothing is undone: first its word, then the way on.
+
+use aggregates::{
+    AccountId, Command, CommerceEvent, FailureCode, InventoryCommand, InventoryEvent, Money, OrderCommand, OrderEvent, OrderId, PaymentCommand, PaymentEvent,
+    PaymentId, PaymentKey, PaymentMethod, ProductId, Quantity, Timestamp, WalletCommand, WalletEvent,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Ask, ProviderCall, Settings, question_delay};
+
+/// The stored name of a purchase's stream; its id is the order's.
+pub const KIND: &str = "purchase";
+
+/// What a purchase remembers: one event for everything that it learnt in one go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum PurchaseEvent {
+    /// It went on.
+    #[serde(rename = "purchase.advanced")]
+    Advanced {
+        /// The positions of the events that it saw.
+        seen: Vec<u64>,
+        /// What it learnt from each.
+        steps: Vec<Step>,
+    },
+}
+
+impl PurchaseEvent {
+    /// The name under which it is recorded.
+    pub const STORED_NAME: &'static str = "purchase.advanced";
+}
+
+/// What a purchase learns from one event: no more than it needs to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Step {
+    /// The order is placed.
+    Placed(Box<Placed>),
+    /// A line's goods are promised, at this price.
+    Reserved {
+        /// The line.
+        product: ProductId,
+        /// For one.
+        price: Money,
+    },
+    /// A line's goods cannot be promised.
+    Refused {
+        /// The line.
+        product: ProductId,
+        /// Why.
+        failure: FailureCode,
+    },
+    /// The payment is prepared.
+    Prepared,
+    /// An authorisation is there.
+    Submitted {
+        /// The provider's.
+        payment_key: PaymentKey,
+        /// Until when an attempt may be repeated.
+        until: Timestamp,
+    },
+    /// A line's reservation is held.
+    Held {
+        /// The line.
+        product: ProductId,
+    },
+    /// A line's reservation was gone before it could be held, or its time was over.
+    Expired {
+        /// The line.
+        product: ProductId,
+    },
+    /// A line's goods are free again, as was asked.
+    Released {
+        /// The line.
+        product: ProductId,
+    },
+    /// The provider is to be asked for the money.
+    Requested {
+        /// How much.
+        amount: Money,
+        /// The provider's authorisation.
+        payment_key: PaymentKey,
+        /// Counted from 1.
+        attempt: u32,
+    },
+    /// Nobody knows whether the money was taken.
+    Unknown {
+        /// How many questions were asked.
+        questions: u32,
+    },
+    /// The provider is to be asked what became of the payment.
+    StatusAsked {
+        /// The provider's authorisation.
+        payment_key: PaymentKey,
+        /// Counted from 1.
+        question: u32,
+    },
+    /// The provider says that it took nothing.
+    NotCharged {
+        /// How many questions were asked.
+        questions: u32,
+        /// When.
+        at: Timestamp,
+    },
+    /// The balance paid.
+    Debited,
+    /// The balance is too small.
+    DebitRefused,
+    /// The money is taken.
+    Captured,
+    /// The payment is refused for good.
+    Declined,
+    /// A line's goods are sold.
+    Committed {
+        /// The line.
+        product: ProductId,
+    },
+    /// The time to pay is over.
+    DeadlinePassed,
+    /// The buyer does not want the order any more.
+    CancellationRequested,
+    /// The money is to be given back.
+    ReversalRequested {
+        /// The provider's authorisation; none for the balance.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payment_key: Option<PaymentKey>,
+        /// How much.
+        amount: Money,
+        /// Counted from 1.
+        attempt: u32,
+    },
+    /// The balance has it back.
+    Credited,
+    /// Nobody knows whether the money was given back.
+    ReversalUnknown {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The money is back.
+    Reversed,
+    /// The provider contradicts us: a person has to look.
+    Contradicted {
+        /// What it says.
+        reason: String,
+    },
+    /// The order is confirmed, cancelled, or a person's.
+    Ended,
+}
+
+/// What a purchase must know of its order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    buyer: AccountId,
+    lines: Vec<Line>,
+    total: Money,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stated_total: Option<Money>,
+    method: PaymentMethod,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payment_key: Option<PaymentKey>,
+    at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Line {
+    product: ProductId,
+    quantity: Quantity,
+    price: Money,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    stated: bool,
+    #[serde(default, skip_serializing_if = "Goods::is_free")]
+    goods: Goods,
+    /// The reservation found another price than the order's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    repriced: bool,
+}
+
+/// Where a line's goods stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Goods {
+    #[default]
+    Free,
+    Reserved,
+    Held,
+    Sold,
+}
+
+impl Goods {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_free(&self) -> bool {
+        *self == Self::Free
+    }
+}
+
+/// Where the money stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Funds {
+    /// Nothing was prepared.
+    #[default]
+    None,
+    /// What is to be paid is clear; nobody was asked.
+    Prepared,
+    /// Asked, and the last word is not known.
+    Asked,
+    /// The provider says that it took nothing; it was asked before, so it might still.
+    NotCharged,
+    /// Taken.
+    Captured,
+    /// Refused for good.
+    Declined,
+    /// Given back.
+    Reversed,
+}
+
+/// A purchase's memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purchase {
+    order: OrderId,
+    placed: Option<Box<Placed>>,
+    money: Funds,
+    until: Option<Timestamp>,
+    awaiting: bool,
+    failure: Option<(FailureCode, Option<ProductId>)>,
+    ended: bool,
+}
+
+/// Which purchase an event concerns, and what it learns from it.
+pub fn interpret(event: &CommerceEvent, at: Timestamp) -> Option<(OrderId, Step)> {
+    match event {
+        CommerceEvent::Order(order, event) => interpret_order(event).map(|step| (*order, step)),
+        CommerceEvent::Inventory(product, event) => interpret_inventory(*product, event),
+        CommerceEvent::Payment(_, event) => interpret_payment(event, at),
+        CommerceEvent::Wallet(_, event) => match event {
+            WalletEvent::Debited { order, .. } => Some((*order, Step::Debited)),
+            WalletEvent::DebitRefused { order, .. } => Some((*order, Step::DebitRefused)),
+            WalletEvent::Credited { order, .. } => Some((*order, Step::Credited)),
+            WalletEvent::Opened { .. } | WalletEvent::Deposited { .. } => None,
+        },
+        CommerceEvent::Product(..) | CommerceEvent::Account(..) | CommerceEvent::Email(..) | CommerceEvent::Session(..) => None,
+    }
+}
+
+fn interpret_order(event: &OrderEvent) -> Option<Step> {
+    match event {
+        OrderEvent::Placed { buyer, lines, total, stated_total, method, payment_key, at, .. } => {
+            let line = |line: &aggregates::Line| Line {
+                product: line.product,
+                quantity: line.quantity,
+                price: line.unit_price,
+                stated: line.stated,
+                goods: Goods::Free,
+                repriced: false,
+            };
+            Some(Step::Placed(Box::new(Placed {
+                buyer: *buyer,
+                lines: lines.iter().map(line).collect(),
+                total: *total,
+                stated_total: *stated_total,
+                method: *method,
+                payment_key: payment_key.clone(),
+                at: *at,
+            })))
+        }
+        OrderEvent::PaymentSubmitted { payment_key, until, .. } => Some(Step::Submitted { payment_key: payment_key.clone(), until: *until }),
+        OrderEvent::PaymentExpired {} => Some(Step::DeadlinePassed),
+        OrderEvent::CancellationRequested { .. } => Some(Step::CancellationRequested),
+        OrderEvent::Confirmed { .. } | OrderEvent::Cancelled { .. } | OrderEvent::AttentionNeeded { .. } => Some(Step::Ended),
+        OrderEvent::Repriced { .. } | OrderEvent::AwaitingPayment { .. } => None,
+    }
+}
+
+fn interpret_inventory(product: ProductId, event: &InventoryEvent) -> Option<(OrderId, Step)> {
+    match event {
+        InventoryEvent::Reserved { order, price, .. } => Some((*order, Step::Reserved { product, price: *price })),
+        InventoryEvent::OutOfStock { order, .. } => Some((*order, Step::Refused { product, failure: FailureCode::OutOfStock })),
+        InventoryEvent::PriceChanged { order, .. } => Some((*order, Step::Refused { product, failure: FailureCode::PriceMismatch })),
+        InventoryEvent::NotOffered { order } => Some((*order, Step::Refused { product, failure: FailureCode::ProductRetired })),
+        // Refused because its release came first: the purchase is on its way back already.
+        InventoryEvent::ReservationRefused { order } => Some((*order, Step::Refused { product, failure: FailureCode::CancelledByBuyer })),
+        InventoryEvent::Held { order } => Some((*order, Step::Held { product })),
+        InventoryEvent::NotHeld { order } | InventoryEvent::Expired { order, .. } => Some((*order, Step::Expired { product })),
+        InventoryEvent::Committed { order, .. } => Some((*order, Step::Committed { product })),
+        InventoryEvent::Released { order, .. } => Some((*order, Step::Released { product })),
+        InventoryEvent::Opened { .. } | InventoryEvent::Received { .. } | InventoryEvent::Adjusted { .. } | InventoryEvent::ReleaseNoted { .. } => None,
+    }
+}
+
+fn interpret_payment(event: &PaymentEvent, at: Timestamp) -> Option<(OrderId, Step)> {
+    let (order, step) = match event {
+        PaymentEvent::Prepared { order, .. } => (order, Step::Prepared),
+        PaymentEvent::Requested { order, payment_key, amount, attempt } => {
+            (order, Step::Requested { amount: *amount, payment_key: payment_key.clone(), attempt: *attempt })
+        }
+        PaymentEvent::OutcomeUnknown { order, questions, .. } => (order, Step::Unknown { questions: *questions }),
+        PaymentEvent::StatusAsked { order, payment_key, question } => {
+            (order, Step::StatusAsked { payment_key: payment_key.clone(), question: *question })
+        }
+        PaymentEvent::NotCharged { order, questions, .. } => (order, Step::NotCharged { questions: *questions, at }),
+        PaymentEvent::Captured { order, .. } => (order, Step::Captured),
+        PaymentEvent::Declined { order, .. } => (order, Step::Declined),
+        PaymentEvent::ReversalRequested { order, payment_key, amount, attempt, .. } => {
+            (order, Step::ReversalRequested { payment_key: payment_key.clone(), amount: *amount, attempt: *attempt })
+        }
+        PaymentEvent::ReversalUnknown { order, attempts, .. } => (order, Step::ReversalUnknown { attempts: *attempts }),
+        PaymentEvent::Reversed { order, .. } => (order, Step::Reversed),
+        PaymentEvent::ReversalRefused { order, code, message } => {
+            (order, Step::Contradicted { reason: format!("the provider refuses to give the money back: {code} {message}") })
+        }
+        PaymentEvent::Contradicted { order, expected, found } => {
+            (order, Step::Contradicted { reason: format!("the provider took {found} where {expected} was asked for") })
+        }
+        PaymentEvent::Expired { .. } | PaymentEvent::Cancelled { .. } => return None,
+    };
+    Some((*order, step))
+}
+
+impl Purchase {
+    /// Remembers a step. It cannot refuse: it has happened.
+    pub fn evolve(&mut self, order: OrderId, step: &Step) {
+        self.order = order;
+        match step {
+            Step::Placed(placed) => {
+                if placed.stated_total.is_some_and(|stated| stated != placed.total) {
+                    self.fail(FailureCode::PriceMismatch, None);
+                }
+                self.until = None;
+                self.placed = Some(placed.clone());
+            }
+            Step::Reserved { product, price } => self.reserved(*product, *price),
+            Step::Refused { product, failure } => self.fail(*failure, Some(*product)),
+            Step::Prepared => {
+                self.money = Funds::Prepared;
+                self.awaiting = self.placed.as_ref().is_some_and(|placed| placed.method == PaymentMethod::Card && placed.payment_key.is_none());
+            }
+            Step::Submitted { payment_key, until } => {
+                self.until = Some(*until);
+                self.awaiting = false;
+                if let Some(placed) = &mut self.placed {
+                    placed.payment_key = Some(payment_key.clone());
+                }
+            }
+            Step::Held { product } => self.goods(*product, Goods::Held),
+            Step::Expired { product } => {
+                self.goods(*product, Goods::Free);
+                self.fail(FailureCode::ReservationExpired, Some(*product));
+            }
+            Step::Released { product } => self.goods(*product, Goods::Free),
+            Step::Committed { product } => self.goods(*product, Goods::Sold),
+            Step::Requested { .. } => self.money = Funds::Asked,
+            Step::NotCharged { at, .. } => {
+                if !self.ended {
+                    self.money = Funds::NotCharged;
+                    if self.until.is_some_and(|until| *at >= until) {
+                        self.fail(FailureCode::PaymentExpired, None);
+                    }
+                }
+            }
+            Step::DebitRefused => self.fail(FailureCode::InsufficientBalance, None),
+            Step::Captured => self.money = Funds::Captured,
+            Step::Declined => {
+                self.money = Funds::Declined;
+                self.fail(FailureCode::PaymentDeclined, None);
+            }
+            Step::DeadlinePassed => {
+                self.awaiting = false;
+                self.fail(FailureCode::PaymentExpired, None);
+            }
+            Step::CancellationRequested => self.fail(FailureCode::CancelledByBuyer, None),
+            Step::Reversed => self.money = Funds::Reversed,
+            Step::Ended => self.ended = true,
+            Step::Debited
+            | Step::Credited
+            | Step::Unknown { .. }
+            | Step::StatusAsked { .. }
+            | Step::ReversalRequested { .. }
+            | Step::ReversalUnknown { .. }
+            | Step::Contradicted { .. } => {}
+        }
+    }
+
+    /// What to do now that `step` has happened at `at`; `self` already counts it.
+    pub fn react(&self, step: &Step, at: Timestamp, settings: &Settings) -> Vec<Ask> {
+        let Some(placed) = &self.placed else { return vec![] };
+        match step {
+            // The way forward.
+            Step::Placed(_) if self.failure.is_none() => self.reserve_next(placed, settings),
+            Step::Reserved { .. } if self.failure.is_none() => self.reserve_next(placed, settings),
+            Step::Prepared if self.failure.is_none() => self.begin_payment(placed, settings),
+            Step::Submitted { .. } | Step::Held { .. } if self.failure.is_none() => self.hold_or_request(placed),
+            Step::Requested { amount, payment_key, attempt } => vec![Ask::Provider(ProviderCall::Charge {
+                payment: self.payment(),
+                order: self.order,
+                payment_key: payment_key.clone(),
+                amount: *amount,
+                attempt: *attempt,
+            })],
+            Step::Debited => vec![self.tell_payment(PaymentCommand::RecordCapture { amount: placed.total })],
+            Step::Captured if self.failure.is_none() && !self.ended => self.commit(placed),
+            Step::Committed { .. } if placed.lines.iter().all(|line| line.goods == Goods::Sold) => {
+                vec![self.tell_order(OrderCommand::Confirm { payment: self.payment() })]
+            }
+
+            // The unknown: ask until the provider says what it did.
+            Step::Unknown { questions } => self.ask_later(*questions, at),
+            Step::StatusAsked { payment_key, question } => vec![Ask::Provider(ProviderCall::Status {
+                payment: self.payment(),
+                order: self.order,
+                payment_key: payment_key.clone(),
+                amount: placed.total,
+                question: *question,
+            })],
+            Step::NotCharged { questions, .. } if self.ended => self.watch(*questions, at),
+            Step::NotCharged { .. } if self.failure.is_none() => vec![self.tell_payment(PaymentCommand::Repeat)],
+            Step::NotCharged { questions, .. } => {
+                let mut asks = self.undo(placed);
+                // The request may still be under way somewhere: money that turns up later is given back.
+                asks.extend(self.watch(*questions, at));
+                asks
+            }
+
+            // The ways back.
+            Step::DebitRefused => {
+                let (code, message) = ("INSUFFICIENT_BALANCE".to_owned(), "the balance is too small".to_owned());
+                vec![self.tell_payment(PaymentCommand::RecordDecline { code, message })]
+            }
+            // Taken although nobody wants it any more, or after the end: it goes back.
+            Step::Captured => vec![self.tell_payment(PaymentCommand::Reverse)],
+            Step::ReversalRequested { payment_key, amount, attempt } => self.reverse(placed, payment_key.as_ref(), *amount, *attempt),
+            Step::Credited => vec![self.tell_payment(PaymentCommand::RecordReversal)],
+            Step::ReversalUnknown { attempts } => {
+                let due = at.after(question_delay(*attempts).unwrap_or(DAY));
+                vec![self.set_timer(b"reversal", due, self.payment_command(PaymentCommand::Reverse))]
+            }
+            Step::Contradicted { reason } => vec![self.tell_order(OrderCommand::NeedAttention { reason: reason.clone() })],
+            // What was asked for before the end and comes after it is undone by itself.
+            Step::Reserved { product, .. } if self.ended => {
+                vec![Ask::Tell(Command::Inventory(*product, InventoryCommand::Release { order: self.order }))]
+            }
+            Step::Prepared if self.ended => vec![self.tell_payment(PaymentCommand::Cancel)],
+            // The provider was asked, or the goods are being sold: its word, or the sale, comes first.
+            Step::CancellationRequested | Step::Expired { .. } if matches!(self.money, Funds::Asked | Funds::Captured) => vec![],
+            Step::Placed(_)
+            | Step::Reserved { .. }
+            | Step::Refused { .. }
+            | Step::Prepared
+            | Step::Submitted { .. }
+            | Step::Held { .. }
+            | Step::Expired { .. }
+            | Step::Declined
+            | Step::DeadlinePassed
+            | Step::CancellationRequested
+            | Step::Reversed
+                if !self.ended =>
+            {
+                self.undo(placed)
+            }
+
+            Step::Placed(_)
+            | Step::Reserved { .. }
+            | Step::Refused { .. }
+            | Step::Prepared
+            | Step::Submitted { .. }
+            | Step::Held { .. }
+            | Step::Expired { .. }
+            | Step::Released { .. }
+            | Step::Committed { .. }
+            | Step::Declined
+            | Step::DeadlinePassed
+            | Step::CancellationRequested
+            | Step::Reversed
+            | Step::Ended => vec![],
+        }
+    }
+
+    /// Whether nothing more can follow but news of money that came late.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    fn payment(&self) -> PaymentId {
+        PaymentId::for_order(self.order)
+    }
+
+    fn payment_command(&self, command: PaymentCommand) -> Command {
+        Command::Payment(self.payment(), command)
+    }
+
+    fn tell_payment(&self, command: PaymentCommand) -> Ask {
+        Ask::Tell(self.payment_command(command))
+    }
+
+    fn tell_order(&self, command: OrderCommand) -> Ask {
+        Ask::Tell(Command::Order(self.order, command))
+    }
+
+    fn set_timer(&self, name: &[u8], due: Timestamp, command: Command) -> Ask {
+        Ask::SetTimer { id: self.timer(name), due, command }
+    }
+
+    fn timer(&self, name: &[u8]) -> Uuid {
+        Uuid::new_v5(&self.order.uuid(), name)
+    }
+
+    fn fail(&mut self, code: FailureCode, product: Option<ProductId>) {
+        self.failure.get_or_insert((code, product));
+    }
+
+    fn goods(&mut self, product: ProductId, goods: Goods) {
+        let line = self.placed.as_mut().and_then(|placed| placed.lines.iter_mut().find(|line| line.product == product));
+        if let Some(line) = line {
+            line.goods = goods;
+        }
+    }
+
+    fn reserved(&mut self, product: ProductId, price: Money) {
+        let Some(placed) = &mut self.placed else { return };
+        let held = placed.pays_at_once();
+        if let Some(line) = placed.lines.iter_mut().find(|line| line.product == product) {
+            line.goods = if held { Goods::Held } else { Goods::Reserved };
+            line.repriced = line.price != price;
+            line.price = price;
+        }
+        if placed.lines.iter().any(|line| line.repriced) {
+            match placed.sum() {
+                Some(total) => placed.total = total,
+                None => self.fail(FailureCode::PriceMismatch, Some(product)),
+            }
+        }
+        if let Some(placed) = &self.placed
+            && placed.stated_total.is_some_and(|stated| stated != placed.total)
+        {
+            self.fail(FailureCode::PriceMismatch, Some(product));
+        }
+    }
+
+    fn reserve_next(&self, placed: &Placed, settings: &Settings) -> Vec<Ask> {
+        let Some(line) = placed.lines.iter().find(|line| line.goods == Goods::Free) else {
+            return self.prepare_payment(placed);
+        };
+        // What is paid at once is held from the start; the rest is kept for a while.
+        let expires_at = (!placed.pays_at_once()).then(|| placed.at.after(settings.reservation_ttl));
+        let expected = line.stated.then_some(line.price);
+        let reserve = InventoryCommand::Reserve { order: self.order, quantity: line.quantity, expected, price: None, expires_at };
+        vec![Ask::Tell(Command::Inventory(line.product, reserve))]
+    }
+
+    fn prepare_payment(&self, placed: &Placed) -> Vec<Ask> {
+        let prices: Vec<_> = placed.lines.iter().filter(|line| line.repriced).map(|line| (line.product, line.price)).collect();
+        let prepare = PaymentCommand::Prepare { order: self.order, buyer: placed.buyer, amount: placed.total, method: placed.method };
+        let reprice = (!prices.is_empty()).then(|| self.tell_order(OrderCommand::Reprice { prices }));
+        reprice.into_iter().chain([self.tell_payment(prepare)]).collect()
+    }
+
+    fn begin_payment(&self, placed: &Placed, settings: &Settings) -> Vec<Ask> {
+        let until = placed.at.after(settings.payment_deadline);
+        let payment = self.payment();
+        match (placed.method, &placed.payment_key) {
+            (PaymentMethod::Balance, _) => {
+                vec![Ask::Tell(Command::Wallet(placed.buyer, WalletCommand::Debit { payment, order: self.order, amount: placed.total }))]
+            }
+            (PaymentMethod::Card, Some(key)) => vec![self.tell_order(OrderCommand::StartPayment { payment, payment_key: key.clone(), until })],
+            (PaymentMethod::Card, None) => vec![
+                self.tell_order(OrderCommand::AwaitPayment { payment, until }),
+                self.set_timer(DEADLINE, until, Command::Order(self.order, OrderCommand::ExpirePayment { at: until })),
+            ],
+        }
+    }
+
+    fn hold_or_request(&self, placed: &Placed) -> Vec<Ask> {
+        let cancel_deadline = Ask::CancelTimer { id: self.timer(DEADLINE) };
+        if placed.lines.iter().all(|line| line.goods == Goods::Held) {
+            let request = placed.payment_key.clone().map(|payment_key| self.tell_payment(PaymentCommand::Request { payment_key }));
+            return request.into_iter().chain([cancel_deadline]).collect();
+        }
+        let hold = |line: &Line| Ask::Tell(Command::Inventory(line.product, InventoryCommand::Hold { order: self.order }));
+        // One after another, as they were reserved.
+        placed.lines.iter().find(|line| line.goods == Goods::Reserved).map(hold).into_iter().collect()
+    }
+
+    fn commit(&self, placed: &Placed) -> Vec<Ask> {
+        let commit = |line: &Line| Ask::Tell(Command::Inventory(line.product, InventoryCommand::Commit { order: self.order }));
+        placed.lines.iter().map(commit).collect()
+    }
+
+    fn ask_later(&self, questions: u32, at: Timestamp) -> Vec<Ask> {
+        let delay = match (question_delay(questions), self.ended) {
+            (Some(delay), _) => delay,
+            (None, false) => DAY,
+            (None, true) => return vec![],
+        };
+        let ask = self.payment_command(PaymentCommand::AskStatus);
+        if delay.is_zero() { vec![Ask::Tell(ask)] } else { vec![self.set_timer(b"status", at.after(delay), ask)] }
+    }
+
+    /// After the end: asks on for as long as the schedule goes, in case the money turns up.
+    fn watch(&self, questions: u32, at: Timestamp) -> Vec<Ask> {
+        let ask = self.payment_command(PaymentCommand::AskStatus);
+        question_delay(questions.max(1)).map(|delay| self.set_timer(b"status", at.after(delay), ask)).into_iter().collect()
+    }
+
+    fn reverse(&self, placed: &Placed, payment_key: Option<&PaymentKey>, amount: Money, attempt: u32) -> Vec<Ask> {
+        let (payment, order) = (self.payment(), self.order);
+        vec![match payment_key {
+            Some(key) => Ask::Provider(ProviderCall::Cancel { payment, order, payment_key: key.clone(), amount, attempt }),
+            None => Ask::Tell(Command::Wallet(placed.buyer, WalletCommand::Credit { payment, order, amount })),
+        }]
+    }
+
+    /// Everything that was begun is undone, and the order says why.
+    fn undo(&self, placed: &Placed) -> Vec<Ask> {
+        let (failure, product) = self.failure.unwrap_or((FailureCode::CancelledByBuyer, None));
+        let release = |line: &Line| Ask::Tell(Command::Inventory(line.product, InventoryCommand::Release { order: self.order }));
+        let promised = placed.lines.iter().filter(|line| matches!(line.goods, Goods::Reserved | Goods::Held));
+        let mut asks: Vec<_> = promised.map(release).collect();
+        match self.money {
+            Funds::Prepared | Funds::NotCharged if failure == FailureCode::PaymentExpired => asks.push(self.tell_payment(PaymentCommand::Expire)),
+            Funds::Prepared | Funds::NotCharged => asks.push(self.tell_payment(PaymentCommand::Cancel)),
+            Funds::None | Funds::Asked | Funds::Captured | Funds::Declined | Funds::Reversed => {}
+        }
+        if self.money == Funds::Prepared {
+            asks.push(Ask::CancelTimer { id: self.timer(DEADLINE) });
+        }
+        asks.push(self.tell_order(OrderCommand::Cancel { failure, product }));
+        asks
+    }
+}
+
+impl Placed {
+    /// Whether the payment follows without waiting for the buyer.
+    fn pays_at_once(&self) -> bool {
+        self.method == PaymentMethod::Balance || self.payment_key.is_some()
+    }
+
+    fn sum(&self) -> Option<Money> {
+        let mut sum = Money::zero(self.total.currency());
+        for line in &self.lines {
+            sum = sum.checked_add(line.price.checked_mul(line.quantity.get()).ok()?).ok()?;
+        }
+        (sum.minor() <= Money::MAX_MINOR).then_some(sum)
+    }
+}
+
+const DEADLINE: &[u8] = b"deadline";
+const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
