@@ -1,1 +1,198 @@
 //! REST: a request becomes a command.
+//!
+//! This crate parses requests, knows who sends them, turns them into commands, and writes the engine's answers. It decides nothing about
+//! the shop, reads no view, and never lets what is personal into a log line, an error or the engine unsealed.
+
+mod accounts;
+mod answer;
+mod body;
+mod caller;
+mod edge;
+mod in_flight;
+mod language;
+mod openapi;
+mod orders;
+mod passwords;
+mod problem;
+mod products;
+mod represent;
+mod sessions;
+mod slow_down;
+mod terms;
+mod tokens;
+
+use std::sync::Arc;
+
+use aggregates::Currency;
+use axum::{
+    Json, Router,
+    extract::Path,
+    middleware,
+    response::{IntoResponse as _, Response},
+    routing,
+};
+use engine::Engine;
+use http::HeaderMap;
+use key_vault::KeyVault;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+pub use crate::{
+    accounts::{EnsureError, ensure_account},
+    represent::represent,
+    tokens::{Principal, TokenError, TokenSettings, TokenVerifier},
+};
+use crate::{edge::Meters, in_flight::InFlight, language::Language, passwords::Passwords, problem::Problem, slow_down::SlowDown};
+
+/// What the operator decides about the API.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What the shop sells in.
+    pub currency: Currency,
+    /// What tokens say and how long they last.
+    pub tokens: TokenSettings,
+    /// Whether a proxy stands before the server: then the last entry of `X-Forwarded-For` says who the client is.
+    pub behind_proxy: bool,
+    /// How many passwords are hashed at a time. Each takes 19 MiB and a processor.
+    pub passwords_at_once: usize,
+    /// How many may wait for that; more are turned away with 503.
+    pub passwords_waiting: usize,
+    /// How many requests may wait for the end of a purchase (`Prefer: wait`); more are answered at once.
+    pub waits: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            currency: Currency::KRW,
+            tokens: TokenSettings::default(),
+            behind_proxy: false,
+            passwords_at_once: 1,
+            passwords_waiting: 256,
+            waits: 10_000,
+        }
+    }
+}
+
+/// The API: what its handlers share. A clone is the same API.
+#[derive(Clone)]
+pub struct Api {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: Engine,
+    vault: KeyVault,
+    settings: Settings,
+    verifier: TokenVerifier,
+    passwords: Passwords,
+    slow_down: SlowDown,
+    in_flight: InFlight,
+    waits: Semaphore,
+}
+
+impl Api {
+    /// The API of this engine; personal data is sealed with the keys of this vault.
+    pub fn new(engine: Engine, vault: KeyVault, settings: Settings) -> Self {
+        let shared = Shared {
+            verifier: TokenVerifier::new(vault.clone(), &settings.tokens),
+            passwords: Passwords::new(settings.passwords_at_once.max(1), settings.passwords_waiting),
+            slow_down: SlowDown::new(),
+            in_flight: InFlight::new(),
+            waits: Semaphore::new(settings.waits),
+            engine,
+            vault,
+            settings,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Verifies access tokens; the query API shares it.
+    pub fn verifier(&self) -> &TokenVerifier {
+        &self.shared.verifier
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    fn vault(&self) -> &KeyVault {
+        &self.shared.vault
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    fn passwords(&self) -> &Passwords {
+        &self.shared.passwords
+    }
+
+    fn slow_down(&self) -> &SlowDown {
+        &self.shared.slow_down
+    }
+
+    fn in_flight(&self) -> &InFlight {
+        &self.shared.in_flight
+    }
+
+    fn waits(&self) -> &Semaphore {
+        &self.shared.waits
+    }
+}
+
+/// The calls under `/api/v1`, `/.well-known/jwks.json`, `/problems/{code}`, `/openapi.json` and `/docs`.
+///
+/// It has no fallback outside `/api/v1`: [`unknown_path`] is one. Install the recorder of the figures before, and serve it with
+/// `ConnectInfo<SocketAddr>`, so that failed logins are slowed per client too.
+pub fn router(api: Api) -> Router {
+    let (router, document) = calls();
+    let meters = Arc::new(Meters::new(openapi::calls(&document)));
+    let config = Config::from("/openapi.json").validator_url("none").display_request_duration(true);
+    let pages = SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", document).config(config);
+    router.layer(middleware::from_fn_with_state(meters, edge::pass)).with_state(api).merge(pages)
+}
+
+/// The API's description, OpenAPI 3.1.
+pub fn openapi_document() -> Value {
+    calls().1
+}
+
+fn calls() -> (Router<Api>, Value) {
+    let v1 = OpenApiRouter::new()
+        .routes(routes!(accounts::register))
+        .routes(routes!(accounts::deposit))
+        .routes(routes!(sessions::log_in))
+        .routes(routes!(sessions::refresh))
+        .routes(routes!(sessions::log_out))
+        .routes(routes!(sessions::jwks))
+        .routes(routes!(products::offer))
+        .routes(routes!(products::change, products::retire))
+        .routes(routes!(products::receive))
+        .routes(routes!(products::adjust))
+        .routes(routes!(orders::place))
+        .routes(routes!(orders::look))
+        .routes(routes!(orders::pay))
+        .routes(routes!(orders::cancel))
+        .fallback(async || Problem::of(&problem::NOT_FOUND));
+    let (router, collected) = OpenApiRouter::new().nest("/api/v1", v1).split_for_parts();
+    let router = router
+        .route("/.well-known/jwks.json", routing::get(sessions::jwks))
+        .route("/problems/{code}", routing::get(explain))
+        .method_not_allowed_fallback(async || Problem::of(&problem::METHOD_NOT_ALLOWED));
+    (router, openapi::describe(&collected))
+}
+
+/// What a problem's `type` refers to.
+async fn explain(Path(code): Path<String>) -> Result<Json<Value>, Problem> {
+    let code = problem::registered(&code).ok_or_else(|| Problem::of(&problem::NOT_FOUND))?;
+    Ok(Json(json!({"code": code.name, "status": code.status, "title": {"ko": code.korean, "en": code.english}})))
+}
+
+/// The answer for a path that nothing serves, as the API words it: a fallback for the server.
+pub async fn unknown_path(headers: HeaderMap) -> Response {
+    let trace = edge::Trace::of(&headers).correlation;
+    Problem::of(&problem::NOT_FOUND).render(Language::of(&headers), trace).into_response()
+}

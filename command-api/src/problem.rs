@@ -146,6 +146,7 @@ struct Said {
     errors: Vec<Fault>,
     headers: HeaderMap,
     trace: Option<Uuid>,
+    refusal: bool,
 }
 
 impl Problem {
@@ -164,6 +165,7 @@ impl Problem {
             errors: Vec::new(),
             headers: HeaderMap::new(),
             trace: None,
+            refusal: false,
         };
         match code.status {
             401 => insert(&mut said.headers, WWW_AUTHENTICATE, "Bearer"),
@@ -199,10 +201,16 @@ impl Problem {
         if let Some(pointer) = refusal.pointer {
             said.errors.push(Fault { pointer, code: refusal.code.clone(), detail: refusal.detail.clone() });
         }
+        said.refusal = true;
         said.status = status;
         said.code = refusal.code;
         said.detail = refusal.detail;
         problem
+    }
+
+    /// Whether the engine decided it, for a rule of the shop.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.0.refusal
     }
 
     /// Adds a header to the answer.
@@ -229,7 +237,8 @@ impl Problem {
                 Language::English => code.english,
             },
         );
-        let trace = said.trace.unwrap_or(trace).simple();
+        let mut buffer = Uuid::encode_buffer();
+        let trace_id = &*said.trace.unwrap_or(trace).simple().encode_lower(&mut buffer);
         let kind = format!("/problems/{}", said.code);
         let body = Written {
             kind: &kind,
@@ -238,7 +247,7 @@ impl Problem {
             detail: &said.detail,
             code: &said.code,
             errors: &said.errors,
-            trace_id: trace.encode_lower(&mut Uuid::encode_buffer()),
+            trace_id,
         };
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = Response::new(Bytes::from(json).into());

@@ -203,10 +203,10 @@ impl<T> Core<T> {
         if self.committing.is_none() && !(self.next_turn.is_empty() && self.waiting.is_empty() && self.open.is_empty()) {
             return Some(self.now);
         }
-        match (due, self.pause_until) {
-            (Some(due), Some(pause)) => Some(due.max(pause)),
-            (None, Some(pause)) if !self.backlog.is_empty() => Some(pause),
-            (due, _) => due,
+        match self.pause_until {
+            Some(pause) if !self.backlog.is_empty() => Some(pause),
+            Some(pause) => due.map(|due| due.max(pause)),
+            None => due,
         }
     }
 
@@ -218,6 +218,14 @@ impl<T> Core<T> {
     /// How many calls of the provider have no outcome yet.
     pub fn calls_under_way(&self) -> usize {
         self.owed.len()
+    }
+
+    /// Forgets those who wait for a change and have gone.
+    pub fn forget_watchers(&mut self, gone: impl Fn(&T) -> bool) {
+        self.watchers.retain(|_, watchers| {
+            watchers.retain(|(ticket, _)| !gone(ticket));
+            !watchers.is_empty()
+        });
     }
 
     /// Where the log stands durably.
@@ -254,7 +262,9 @@ impl<T> Core<T> {
             return;
         }
         self.due_timers();
-        self.prefetch();
+        if self.open.events.len() < self.settings.batch {
+            self.prefetch();
+        }
         for rest in self.next_turn.drain(..).rev() {
             self.backlog.push_front(rest);
         }

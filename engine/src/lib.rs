@@ -7,8 +7,10 @@ mod cache;
 mod core;
 mod numbers;
 mod request;
+mod shell;
 mod stored;
 
 
 pub use core::{Core, CoreSettings, Input, Outcome, Output, Response};
 pub use request::{Actor, Answer, Cause, ConsistencyToken, EngineError, Idempotency, Planned, Reply, Represent, Request, Versioned};
+pub use shell::{Engine, EngineSettings, Running, Subscriber};

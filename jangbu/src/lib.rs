@@ -1,1 +1,17 @@
 //! The binary: roles, settings, telemetry, demo shop.
+//!
+//! It turns the libraries beside it into processes, and is the only one that reads settings. It decides nothing about the shop.
+
+mod cli;
+mod copies;
+mod demo;
+mod failure;
+mod health;
+mod http_server;
+mod root_page;
+mod serve;
+mod settings;
+mod simulator;
+mod telemetry;
+
+pub use cli::main;

@@ -1,1 +1,5 @@
-fn main() {}
+//! `jangbu`: the shop's engine as a program.
+
+fn main() -> std::process::ExitCode {
+    jangbu::main()
+}

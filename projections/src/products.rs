@@ -109,7 +109,7 @@ mod tests {
         });
         let view = fold::<Products>([created(), changed]).expect("a product");
         assert_eq!((view.name.as_str(), view.price.minor(), view.version), ("커피", 5_500, 2));
-        assert_eq!(view.description.as_ref().map(|text| text.as_str()), Some("따뜻한 커피"));
+        assert_eq!(view.description.as_ref().map(aggregates::Description::as_str), Some("따뜻한 커피"));
     }
 
     #[test]

@@ -145,6 +145,7 @@ pub struct PaymentView {
 }
 
 /// One call to the payment provider.
+#[expect(clippy::struct_field_names, reason = "the outside calls it an attempt, and its number too")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Counted from 1, each kind for itself.

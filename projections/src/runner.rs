@@ -221,6 +221,9 @@ impl Work {
                 }
                 Err(trouble) => {
                     self.stall(trouble, failures);
+                    // Somebody else may have written: begin again with what is stored.
+                    self.fold.forget();
+                    self.known = None;
                     self.pause(&mut batches, failures);
                     failures += 1;
                     behind = true;
@@ -262,17 +265,16 @@ impl Work {
                 trouble.get_or_insert(found);
             }
         }
-        match trouble {
-            Some(trouble) => Err(trouble),
-            None => {
-                self.tell();
-                Ok(())
-            }
+        if let Some(trouble) = trouble {
+            return Err(trouble);
         }
+        self.go_on();
+        Ok(())
     }
 
     fn catch_up_shard(&mut self, shard: u16, head: u64) -> Result<(), Trouble> {
-        loop {
+        // Nothing is known once a save has failed.
+        while self.known.is_some() {
             let after = self.position(shard);
             if after >= head || self.waiting.stopped() {
                 return Ok(());
@@ -296,6 +298,7 @@ impl Work {
                 });
             }
         }
+        Ok(())
     }
 
     /// Makes sure that what is stored was folded from this log, and drops it otherwise. Returns the log's heads.
@@ -366,7 +369,7 @@ impl Work {
         let moves = moves(&known.shards, events);
         let saved = self.views.save(&self.fold.changed(&moves));
         if let Err(error) = saved {
-            // Also what is in memory may be wrong now: begin again with what is stored.
+            // What is stored may differ from what was believed.
             self.fold.forget();
             self.known = None;
             let (shard, position) = moves.first().map_or((0, 1), |first| (first.shard, first.from + 1));
@@ -410,20 +413,31 @@ impl Work {
         }
     }
 
-    /// Says how far the views are, and that they go on.
+    /// Says how far the views are.
     fn tell(&self) {
-        let shards: Vec<_> = self.known.iter().flat_map(|known| known.shards.values().copied()).collect();
+        let shards = self.shards();
         self.report.send_if_modified(|progress| {
-            let news = progress.shards != shards || progress.state != RunnerState::Running;
-            if matches!(progress.state, RunnerState::Stalled { .. }) {
-                tracing::info!("the views go on");
-            }
-            *progress = Progress {
-                shards,
-                state: RunnerState::Running,
-            };
+            let news = progress.shards != shards;
+            progress.shards = shards;
             news
         });
+    }
+
+    /// Says that nothing is left behind any more.
+    fn go_on(&self) {
+        self.tell();
+        self.report.send_if_modified(|progress| {
+            let stalled = matches!(progress.state, RunnerState::Stalled { .. });
+            if stalled {
+                tracing::info!("the views go on");
+                progress.state = RunnerState::Running;
+            }
+            stalled
+        });
+    }
+
+    fn shards(&self) -> Vec<ShardProgress> {
+        self.known.iter().flat_map(|known| known.shards.values().copied()).collect()
     }
 
     fn stall(&self, trouble: Trouble, failures: u32) {
@@ -439,7 +453,7 @@ impl Work {
             tracing::error!(shard, position, reason, "the views are stalled");
         }
         metrics::counter!("jangbu_projection_stalls_total").increment(1);
-        let shards: Vec<_> = self.known.iter().flat_map(|known| known.shards.values().copied()).collect();
+        let shards = self.shards();
         self.report.send_modify(|progress| {
             if !shards.is_empty() {
                 progress.shards = shards;

@@ -6,21 +6,25 @@ use axum::http::{HeaderMap, header};
 /// The languages that the shop speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Language {
-    English,
+    /// The shop's own, and so the one for whoever names none.
     Korean,
+    /// For whoever names others.
+    English,
 }
 
 impl Language {
-    /// The one of ours that an `Accept-Language` likes best; English when it names none (RFC 9110, 12.5.4).
+    /// The one of ours that an `Accept-Language` likes best (RFC 9110, 12.5.4).
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let liked = headers.get_all(header::ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+        let Some(wishes) = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()) else {
+            return Self::Korean;
+        };
         let mut best = (0.0, Self::English);
-        for range in liked.take(32) {
-            let mut parts = range.split(';').map(str::trim);
-            let tag = parts.next().unwrap_or_default();
+        for wish in wishes.split(',').take(32) {
+            let mut parts = wish.split(';').map(str::trim);
+            let range = parts.next().unwrap_or_default();
             let weight: f32 = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
-            let language = match tag.split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                "ko" => Self::Korean,
+            let language = match range.split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
+                "ko" | "*" => Self::Korean,
                 "en" => Self::English,
                 _ => continue,
             };
@@ -30,27 +34,31 @@ impl Language {
         }
         best.1
     }
+
+    /// As `Content-Language` has it.
+    pub(crate) const fn tag(self) -> &'static str {
+        match self {
+            Self::Korean => "ko",
+            Self::English => "en",
+        }
+    }
 }
 
 /// Why an order was cancelled.
 pub(crate) const fn failure(code: FailureCode, language: Language) -> &'static str {
-    match (code, language) {
-        (FailureCode::OutOfStock, Language::Korean) => "재고 부족으로 주문이 취소되었습니다",
-        (FailureCode::OutOfStock, Language::English) => "The order was cancelled: there is not enough in stock",
-        (FailureCode::PriceMismatch, Language::Korean) => "상품 가격이 변경되어 주문이 취소되었습니다",
-        (FailureCode::PriceMismatch, Language::English) => "The order was cancelled: the price has changed",
-        (FailureCode::ProductRetired, Language::Korean) => "판매가 종료된 상품이 있어 주문이 취소되었습니다",
-        (FailureCode::ProductRetired, Language::English) => "The order was cancelled: a product is no longer sold",
-        (FailureCode::PaymentDeclined, Language::Korean) => "결제가 거절되어 주문이 취소되었습니다",
-        (FailureCode::PaymentDeclined, Language::English) => "The order was cancelled: the payment was declined",
-        (FailureCode::InsufficientBalance, Language::Korean) => "잔액이 부족합니다",
-        (FailureCode::InsufficientBalance, Language::English) => "The balance is not sufficient",
-        (FailureCode::PaymentExpired, Language::Korean) => "결제 기한이 지나 주문이 취소되었습니다",
-        (FailureCode::PaymentExpired, Language::English) => "The order was cancelled: it was not paid in time",
-        (FailureCode::ReservationExpired, Language::Korean) => "상품 예약 시간이 지나 주문이 취소되었습니다",
-        (FailureCode::ReservationExpired, Language::English) => "The order was cancelled: its goods could not be kept any longer",
-        (FailureCode::CancelledByBuyer, Language::Korean) => "구매자의 요청으로 주문이 취소되었습니다",
-        (FailureCode::CancelledByBuyer, Language::English) => "The order was cancelled at the buyer's request",
+    let (korean, english) = match code {
+        FailureCode::OutOfStock => ("재고 부족으로 주문이 취소되었습니다", "The order was cancelled because there is not enough in stock"),
+        FailureCode::PriceMismatch => ("가격이 변경되어 주문이 취소되었습니다", "The order was cancelled because the price or the total is another one"),
+        FailureCode::ProductRetired => ("판매가 종료된 상품이 있어 주문이 취소되었습니다", "The order was cancelled because a product is not sold any more"),
+        FailureCode::PaymentDeclined => ("결제가 거절되어 주문이 취소되었습니다", "The order was cancelled because the payment was declined"),
+        FailureCode::InsufficientBalance => ("잔액이 부족합니다", "The balance is too small"),
+        FailureCode::PaymentExpired => ("결제 기한이 지나 주문이 취소되었습니다", "The order was cancelled because it was not paid in time"),
+        FailureCode::ReservationExpired => ("재고 예약 시간이 지나 주문이 취소되었습니다", "The order was cancelled because its reservation ran out"),
+        FailureCode::CancelledByBuyer => ("구매자가 주문을 취소했습니다", "The buyer cancelled the order"),
+    };
+    match language {
+        Language::Korean => korean,
+        Language::English => english,
     }
 }
 
@@ -112,11 +120,12 @@ mod tests {
 
     #[test]
     fn the_language_that_is_liked_best_is_spoken() {
-        assert_eq!(Language::of(&HeaderMap::new()), Language::English);
+        assert_eq!(of("fr"), Language::English);
+        assert_eq!(Language::of(&HeaderMap::new()), Language::Korean);
         assert_eq!(of("ko-KR,ko;q=0.9,en-US;q=0.8"), Language::Korean);
         assert_eq!(of("en;q=0.4, ko;q=0.5"), Language::Korean);
         assert_eq!(of("en, ko"), Language::English);
-        assert_eq!(of("fr, de;q=0.5, *;q=0.1"), Language::English);
+        assert_eq!(of("fr, de;q=0.5, *;q=0.1"), Language::Korean);
         assert_eq!(of("ko;q=0"), Language::English);
         assert_eq!(of(";;;,q=,ko;q=x"), Language::English);
     }

@@ -6,13 +6,13 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::language::Language;
+use crate::{AuthError, language::Language};
 
 /// Why a request is refused before its question is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// The access token is no good.
-    Unauthenticated(String),
+    Unauthenticated(AuthError),
     /// The body, a parameter or a header cannot be read.
     Unreadable(String),
     /// The consistency token is none, or of another log.
@@ -52,21 +52,24 @@ impl Refused {
 
     pub(crate) const fn code(&self) -> &'static str {
         match self {
-            Self::Unauthenticated(_) => "unauthenticated",
-            Self::Unreadable(_) => "unreadable",
-            Self::ConsistencyToken(_) => "consistency-token",
-            Self::TooLarge(_) => "too-large",
+            Self::Unauthenticated(AuthError::Invalid) => "invalid-token",
+            Self::Unauthenticated(AuthError::Expired) => "expired-token",
+            Self::Unreadable(_) => "unreadable-question",
+            Self::ConsistencyToken(_) => "invalid-consistency-token",
+            Self::TooLarge(_) => "body-too-large",
             Self::MediaType => "unsupported-media-type",
             Self::NotAcceptable => "not-acceptable",
-            Self::Busy => "busy",
-            Self::TooSlow => "timeout",
+            Self::Busy => "overloaded",
+            Self::TooSlow => "too-slow",
         }
     }
 
     const fn title(&self, language: Language) -> &'static str {
         match (self, language) {
-            (Self::Unauthenticated(_), Language::English) => "Log in again",
-            (Self::Unauthenticated(_), Language::Korean) => "다시 로그인해 주세요",
+            (Self::Unauthenticated(AuthError::Invalid), Language::English) => "This access token is not valid",
+            (Self::Unauthenticated(AuthError::Invalid), Language::Korean) => "유효하지 않은 토큰입니다",
+            (Self::Unauthenticated(AuthError::Expired), Language::English) => "This access token has expired",
+            (Self::Unauthenticated(AuthError::Expired), Language::Korean) => "만료된 토큰입니다",
             (Self::Unreadable(_), Language::English) => "The request cannot be read",
             (Self::Unreadable(_), Language::Korean) => "요청을 읽을 수 없습니다",
             (Self::ConsistencyToken(_), Language::English) => "The consistency token is not valid",
@@ -86,7 +89,8 @@ impl Refused {
 
     fn detail(&self) -> String {
         match self {
-            Self::Unauthenticated(detail) | Self::Unreadable(detail) | Self::ConsistencyToken(detail) => detail.clone(),
+            Self::Unauthenticated(_) => "log in again, or ask without an access token".to_owned(),
+            Self::Unreadable(detail) | Self::ConsistencyToken(detail) => detail.clone(),
             Self::TooLarge(most) => format!("a request has at most {most} bytes"),
             Self::MediaType => "send the question with `Content-Type: application/json`".to_owned(),
             Self::NotAcceptable => "answers are application/graphql-response+json or application/json".to_owned(),
@@ -114,7 +118,10 @@ impl Refused {
         };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")], body).into_response();
-        response.headers_mut().extend(self.header());
+        response.headers_mut().insert(header::CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
+        if let Some((name, value)) = self.header() {
+            response.headers_mut().insert(name, value);
+        }
         response
     }
 }

@@ -4,9 +4,9 @@
 //! sees anything but products.
 
 use aggregates::{AccountId, Role};
-use projections::{OrderView, PaymentView, Scope};
+use projections::{OrderView, Scope};
 
-use crate::{Principal, error::Failed};
+use crate::Principal;
 
 /// Who asks; none is somebody who has not logged in.
 #[derive(Clone, Copy, Debug)]
@@ -33,18 +33,8 @@ impl Viewer {
         })
     }
 
-    /// The asker, who has to be somebody.
-    pub(crate) fn require(self) -> Result<Principal, Failed> {
-        self.0.ok_or(Failed::Unauthenticated)
-    }
-
     pub(crate) fn sees_order(self, order: &OrderView) -> bool {
         self.scope().is_some_and(|scope| scope.sees(order))
-    }
-
-    /// Whether a payment is seen without a look at its order.
-    pub(crate) fn owns_payment(self, payment: &PaymentView) -> bool {
-        self.owns(payment.buyer)
     }
 
     /// Whether all of an account is seen.

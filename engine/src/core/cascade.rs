@@ -220,6 +220,7 @@ impl<T> Core<T> {
     fn decide_request(&mut self, cascade: &mut Cascade, request: &Request) -> Result<Decided, Failure> {
         let (kind, id) = request.command.target();
         if request.idempotency.is_some()
+            && !request.dry_run
             && let Command::Order(order, OrderCommand::Place(_)) = &request.command
         {
             self.new_order(*order);

@@ -1,0 +1,194 @@
+//! From a command to its answer: the key that makes a repeat harmless, the engine, the headers.
+
+use std::{borrow::Cow, time::Duration};
+
+use aggregates::{Command, Kind, OrderId, State};
+use axum::response::Response;
+use bytes::Bytes;
+use engine::{Actor, Answer, Cause, Idempotency, Planned, Reply, Request, Versioned};
+use event_store::RecordKey;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CONTENT_TYPE, ETAG},
+};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    Api,
+    language::Language,
+    problem::{self, Problem},
+    represent::{represent, with_failure_message},
+    terms::{Terms, preference_applied},
+};
+
+/// The names that requests create are derived from this one.
+const NAMESPACE: Uuid = Uuid::from_u128(0x6a61_6e67_6275_5f63_8f6d_6d61_6e64_7301);
+
+const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// Where an idempotency key counts.
+pub(crate) struct Scope {
+    account: Uuid,
+    method: &'static str,
+    path: Cow<'static, str>,
+}
+
+impl Scope {
+    /// A call of this account; nil when nobody is logged in.
+    pub(crate) fn new(account: Uuid, method: &'static str, path: impl Into<Cow<'static, str>>) -> Self {
+        Self { account, method, path: path.into() }
+    }
+
+    /// The id of what this request creates: derived from its key, so that a repeat names the same; else a new one.
+    pub(crate) fn created_id(&self, terms: &Terms) -> Uuid {
+        match terms.key().filter(|_| !terms.dry_run) {
+            Some(key) => Uuid::new_v5(&NAMESPACE, format!("{} {} {} {key}", self.account, self.method, self.path).as_bytes()),
+            None => Uuid::now_v7(),
+        }
+    }
+}
+
+/// A command's answer, and the trace that it belongs to.
+pub(crate) struct Sent {
+    pub(crate) reply: Reply,
+    correlation: Uuid,
+}
+
+impl Api {
+    /// The key of this request and its body, hashed; none when it has no key or is a dry run.
+    ///
+    /// The body is hashed as it was understood: white space and the order of its members make no other request.
+    pub(crate) fn keyed(&self, terms: &Terms, scope: &Scope, body: &impl Serialize) -> Result<Option<Idempotency>, Problem> {
+        let Some(key) = terms.key().filter(|_| !terms.dry_run) else { return Ok(None) };
+        let vault = self.vault();
+        let canonical = serde_json::to_vec(body).map_err(|_| Problem::of(&problem::INTERNAL))?;
+        let record = vault.fingerprint(&[scope.account.as_bytes(), scope.method.as_bytes(), scope.path.as_bytes(), key.as_bytes()]);
+        Ok(Some(Idempotency { key: key.to_owned(), record: RecordKey(record), fingerprint: vault.fingerprint(&[&canonical]) }))
+    }
+
+    /// Sends a command and waits for its own answer. A refusal is a problem.
+    pub(crate) async fn send(&self, command: Command, actor: Actor, terms: &Terms, keyed: Option<Idempotency>) -> Result<Sent, Problem> {
+        let _entered = match &keyed {
+            Some(keyed) => Some(self.in_flight().enter(keyed.record.0).ok_or_else(|| Problem::of(&problem::REQUEST_IN_FLIGHT))?),
+            None => None,
+        };
+        // Without a trace of its sender's, all repeats of one request belong together.
+        let correlation = match (&terms.trace.parent, &keyed) {
+            (None, Some(keyed)) => Uuid::new_v8(keyed.record.0),
+            _ => terms.trace.correlation,
+        };
+        let cause = Cause { actor, correlation, traceparent: terms.trace.parent.clone() };
+        let request = Request { command, cause, idempotency: keyed, if_match: terms.if_match, dry_run: terms.dry_run };
+        let mut reply = self.engine().execute(request).await.map_err(|error| Problem::from(error).trace(correlation))?;
+        if reply.answer.result.is_ok() {
+            return Ok(Sent { reply, correlation });
+        }
+        let answer = &mut reply.answer;
+        match std::mem::replace(&mut answer.result, Ok(Box::default())) {
+            Ok(_) => Ok(Sent { reply, correlation }),
+            Err(refusal) => {
+                let mut headers = HeaderMap::new();
+                if !terms.dry_run {
+                    headers = answer_headers(&reply.answer, reply.replayed);
+                }
+                let refused = Problem::refused(refusal).trace(correlation);
+                Err(headers.iter().fold(refused, |problem, (name, value)| problem.header(name.clone(), value.clone())))
+            }
+        }
+    }
+
+    /// The answer to a command that nobody waits for the end of.
+    pub(crate) fn answer(sent: Sent, status: StatusCode, terms: &Terms) -> Response {
+        if terms.dry_run {
+            return planned(&sent.reply.planned);
+        }
+        let headers = answer_headers(&sent.reply.answer, sent.reply.replayed);
+        json(status, headers, with_failure_message(sent.reply.answer.result.unwrap_or_default(), terms.language))
+    }
+
+    /// The answer to an order's command: 202, or with `Prefer: wait` 200 once the purchase has settled.
+    pub(crate) async fn answer_order(&self, order: OrderId, sent: Sent, terms: &Terms) -> Result<Response, Problem> {
+        let Some(wait) = terms.wait.filter(|_| !terms.dry_run) else {
+            return Ok(Self::answer(sent, StatusCode::ACCEPTED, terms));
+        };
+        // Too many wait already: this one has its answer at once.
+        let Ok(_waits) = self.waits().try_acquire() else {
+            return Ok(Self::answer(sent, StatusCode::ACCEPTED, terms));
+        };
+        let mut headers = answer_headers(&sent.reply.answer, sent.reply.replayed);
+        headers.insert(PREFERENCE_APPLIED, preference_applied(wait));
+        let (settled, versioned) = match self.settled(order, &sent.reply.latest, wait).await {
+            Some(versioned) => (true, Some(versioned)),
+            None => (false, self.engine().read(Kind::Order, order.uuid()).await.map_err(|error| Problem::from(error).trace(sent.correlation))?),
+        };
+        let Some(versioned) = versioned else {
+            return Ok(Self::answer(sent, StatusCode::ACCEPTED, terms));
+        };
+        headers.insert(ETAG, etag(versioned.version));
+        let status = if settled { StatusCode::OK } else { StatusCode::ACCEPTED };
+        Ok(json(status, headers, shown(Kind::Order, order.uuid(), &versioned, terms.language)))
+    }
+
+    /// The order once it has settled, if that happens in time.
+    async fn settled(&self, order: OrderId, latest: &Versioned, wait: Duration) -> Option<Versioned> {
+        if settled(&latest.state) {
+            return Some(latest.clone());
+        }
+        let watch = self.engine().watch(Kind::Order, order.uuid(), settled);
+        tokio::time::timeout(wait, watch).await.ok()?.ok()
+    }
+}
+
+fn settled(state: &State) -> bool {
+    matches!(state, State::Order(order) if order.settled())
+}
+
+/// An aggregate as it is, in the language of the request.
+pub(crate) fn shown(kind: Kind, id: Uuid, versioned: &Versioned, language: Language) -> Box<[u8]> {
+    with_failure_message(represent(kind, id, &versioned.state, versioned.version).into(), language)
+}
+
+/// The answer that shows an aggregate, with its version.
+pub(crate) fn showing(kind: Kind, id: Uuid, versioned: &Versioned, language: Language) -> Response {
+    let mut headers = HeaderMap::with_capacity(2);
+    headers.insert(ETAG, etag(versioned.version));
+    json(StatusCode::OK, headers, shown(kind, id, versioned, language))
+}
+
+fn answer_headers(answer: &Answer, replayed: bool) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(6);
+    headers.insert(ETAG, etag(answer.version));
+    if let Ok(token) = HeaderValue::try_from(answer.token.to_string()) {
+        headers.insert(CONSISTENCY_TOKEN, token);
+    }
+    if replayed {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    headers
+}
+
+fn etag(version: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{version}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"0\""))
+}
+
+/// What a dry run answers: the events that would be recorded.
+fn planned(events: &[Planned]) -> Response {
+    #[derive(Serialize)]
+    struct Events<'a> {
+        events: &'a [Planned],
+    }
+    let body = serde_json::to_vec(&Events { events }).unwrap_or_default();
+    json(StatusCode::OK, HeaderMap::new(), body.into())
+}
+
+/// A JSON answer.
+pub(crate) fn json(status: StatusCode, mut headers: HeaderMap, body: Box<[u8]>) -> Response {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut response = Response::new(Bytes::from(body).into());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

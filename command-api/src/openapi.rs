@@ -1,0 +1,188 @@
+//! The API's description: what the code says of each call, and what all calls have in common.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::problem::REGISTRY;
+
+/// Whether a call takes an `Idempotency-Key`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Required,
+    Optional,
+    None,
+}
+
+/// What a call has in common with others.
+struct Call {
+    id: &'static str,
+    key: Key,
+    /// Takes `If-Match` and `dryRun`, and answers with `ETag` and `Consistency-Token`.
+    command: bool,
+    /// Takes `Prefer: wait`.
+    waits: bool,
+    /// The statuses of its refusals.
+    refuses: &'static [u16],
+}
+
+const READS_A_BODY: &[u16] = &[400, 408, 413, 415, 422, 500, 503];
+
+const CALLS: &[Call] = &[
+    Call { id: "register", key: Key::Optional, command: true, waits: false, refuses: &[409, 410, 412] },
+    Call { id: "deposit", key: Key::Required, command: true, waits: false, refuses: &[401, 403, 404, 409, 412] },
+    Call { id: "logIn", key: Key::None, command: false, waits: false, refuses: &[401, 410, 429] },
+    Call { id: "refresh", key: Key::None, command: false, waits: false, refuses: &[401] },
+    Call { id: "logOut", key: Key::None, command: false, waits: false, refuses: &[401] },
+    Call { id: "jwks", key: Key::None, command: false, waits: false, refuses: &[] },
+    Call { id: "offerProduct", key: Key::Optional, command: true, waits: false, refuses: &[401, 403, 409, 412] },
+    Call { id: "changeProduct", key: Key::Optional, command: true, waits: false, refuses: &[401, 403, 404, 409, 412] },
+    Call { id: "retireProduct", key: Key::Optional, command: true, waits: false, refuses: &[400, 401, 403, 404, 409, 412, 422, 503] },
+    Call { id: "receiveStock", key: Key::Required, command: true, waits: false, refuses: &[401, 403, 404, 409, 412] },
+    Call { id: "adjustStock", key: Key::Required, command: true, waits: false, refuses: &[401, 403, 404, 409, 412] },
+    Call { id: "placeOrder", key: Key::Required, command: true, waits: true, refuses: &[401, 403, 409, 410, 412] },
+    Call { id: "order", key: Key::None, command: false, waits: false, refuses: &[400, 401, 404, 503] },
+    Call { id: "payOrder", key: Key::Required, command: true, waits: true, refuses: &[401, 403, 404, 409, 410, 412] },
+    Call { id: "cancelOrder", key: Key::Required, command: true, waits: true, refuses: &[401, 403, 404, 409, 410, 412] },
+];
+
+/// The description of the whole API, from what utoipa collected.
+pub(crate) fn describe(collected: &utoipa::openapi::OpenApi) -> Value {
+    let mut document = serde_json::to_value(collected).unwrap_or_default();
+    document["info"] = json!({
+        "title": "Jangbu commands",
+        "version": "1",
+        "description": "Commands to the shop. Questions are asked in GraphQL, at /graphql.\n\n\
+            Money is counted in the smallest unit of its currency. An error is `application/problem+json` with a stable `code`, \
+            and a `title` in Korean or English by `Accept-Language`. A path whose id is no UUID is 404 as if it named nothing.",
+        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    });
+    document["components"]["securitySchemes"]["bearer"] = json!({
+        "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+        "description": "The access token of `POST /api/v1/auth/login`. A scope here is the role that the call is for.",
+    });
+    document["components"]["schemas"]["Problem"] = problem_schema();
+    let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+    for operation in operations.flat_map(|path| path.as_object_mut().into_iter().flat_map(|path| path.values_mut())) {
+        let id = operation["operationId"].as_str().unwrap_or_default();
+        if let Some(call) = CALLS.iter().find(|call| call.id == id) {
+            complete(operation, call);
+        }
+    }
+    document
+}
+
+/// The calls of a description, for the figures.
+pub(crate) fn calls(document: &Value) -> Vec<(Method, String)> {
+    let paths = document["paths"].as_object().into_iter().flatten();
+    paths
+        .flat_map(|(path, operations)| {
+            let methods = operations.as_object().into_iter().flat_map(|operations| operations.keys());
+            methods.filter_map(move |method| Some((method.to_ascii_uppercase().parse().ok()?, path.clone())))
+        })
+        .collect()
+}
+
+fn complete(operation: &mut Value, call: &Call) {
+    let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+    if call.key != Key::None {
+        parameters.push(json!({"name": "Idempotency-Key", "in": "header", "required": call.key == Key::Required,
+            "description": "Makes a repeat of this request harmless: up to 255 visible ASCII characters, with or without quotes. A dry run can do without.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 257}, "example": "8e03978e-40d5-43e8-bc93-6894a57f9324"}));
+    }
+    if call.command {
+        parameters.push(json!({"name": "If-Match", "in": "header", "required": false,
+            "description": "The version that you believe it to have, as in the ETag, or *.", "schema": {"type": "string"}, "example": "\"1\""}));
+        parameters.push(json!({"name": "dryRun", "in": "query", "required": false,
+            "description": "Answers the events that would be recorded, and records nothing.", "schema": {"type": "boolean"}}));
+    }
+    if call.waits {
+        parameters.push(json!({"name": "Prefer", "in": "header", "required": false,
+            "description": "wait=N waits up to N seconds (at most 60) for the outcome of the whole purchase.",
+            "schema": {"type": "string"}, "example": "wait=10"}));
+    }
+    if !call.refuses.is_empty() || operation.get("requestBody").is_some() {
+        parameters.push(json!({"name": "Accept-Language", "in": "header", "required": false,
+            "description": "ko or en.", "schema": {"type": "string"}, "example": "ko"}));
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+    complete_answers(operation, call);
+}
+
+fn complete_answers(operation: &mut Value, call: &Call) {
+    let reads = operation.get("requestBody").is_some();
+    let Some(responses) = operation["responses"].as_object_mut() else { return };
+    let own = responses.values().next().cloned().unwrap_or_default();
+    if call.waits {
+        let mut settled = own;
+        settled["description"] = json!("The purchase has settled (with `Prefer: wait`), or the events of a dry run.");
+        responses.insert("200".to_owned(), settled);
+    } else if call.command && !responses.contains_key("200") {
+        responses.insert("200".to_owned(), json!({"description": "The events of a dry run."}));
+    }
+    if call.command {
+        for response in responses.values_mut() {
+            response["headers"] = answer_headers(call);
+        }
+    }
+    for status in call.refuses.iter().chain(if reads { READS_A_BODY } else { &[] }) {
+        responses.insert(status.to_string(), refusal(*status));
+    }
+}
+
+fn answer_headers(call: &Call) -> Value {
+    let text = |description: &str| json!({"description": description, "schema": {"type": "string"}});
+    let mut headers = json!({
+        "ETag": text("The version after the command."),
+        "Consistency-Token": text("A query that shows this token sees the command's effects."),
+    });
+    if call.key != Key::None {
+        headers["Idempotency-Replayed"] = text("true when the answer was recorded by an earlier request with the same key.");
+    }
+    if call.waits {
+        headers["Preference-Applied"] = text("The wait that was applied.");
+    }
+    headers
+}
+
+fn refusal(status: u16) -> Value {
+    let codes: Vec<_> = REGISTRY.iter().filter(|code| code.status == status).map(|code| format!("`{}`", code.name)).collect();
+    let example = REGISTRY.iter().find(|code| code.status == status).map(|code| {
+        json!({"type": format!("/problems/{}", code.name), "title": code.korean, "status": status, "detail": code.english,
+            "code": code.name, "traceId": "4bf92f3577b34da6a3ce929d0e0e4736"})
+    });
+    let mut response = json!({
+        "description": if codes.is_empty() { "A problem.".to_owned() } else { format!("One of {}.", codes.join(", ")) },
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}},
+    });
+    if matches!(status, 409 | 429 | 503) {
+        response["headers"]["Retry-After"] = json!({"description": "Seconds, where a repeat helps.", "schema": {"type": "integer"}});
+    }
+    response
+}
+
+fn problem_schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "Why not (RFC 9457).",
+        "required": ["type", "title", "status", "detail", "code", "traceId"],
+        "properties": {
+            "type": {"type": "string", "format": "uri-reference"},
+            "title": {"type": "string", "description": "In Korean or English."},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "code": {"type": "string", "description": "Stable, for programs.", "enum": REGISTRY.iter().map(|code| code.name).collect::<Vec<_>>()},
+            "errors": {"type": "array", "items": {
+                "type": "object",
+                "required": ["pointer", "code", "detail"],
+                "properties": {
+                    "pointer": {"type": "string", "description": "JSON pointer into the body."},
+                    "code": {"type": "string"},
+                    "detail": {"type": "string"},
+                },
+            }},
+            "traceId": {"type": "string"},
+        },
+    })
+}

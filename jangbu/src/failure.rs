@@ -1,0 +1,103 @@
+//! Why the program ends: one line for people, and an exit code for programs.
+
+use std::{fmt, process::ExitCode};
+
+use event_store::StoreError;
+use key_vault::VaultError;
+use payment_gateway_simulator::SimulatorError;
+use projections_sqlite::OpenError;
+
+/// Why the program ends.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    line: String,
+    code: u8,
+}
+
+impl Failure {
+    /// What was asked cannot be done as it was asked: a setting, a flag or a directory has to change first.
+    pub(crate) fn wrong(line: impl fmt::Display) -> Self {
+        Self { line: one_line(&line), code: 2 }
+    }
+
+    /// Something went wrong while it was done.
+    pub(crate) fn failed(line: impl fmt::Display) -> Self {
+        Self { line: one_line(&line), code: 1 }
+    }
+
+    /// Says so on standard error.
+    pub(crate) fn report(&self) -> ExitCode {
+        eprintln!("jangbu: {}", self.line);
+        ExitCode::from(self.code)
+    }
+
+    /// The line.
+    #[cfg(test)]
+    pub(crate) fn line(&self) -> &str {
+        &self.line
+    }
+}
+
+fn one_line(text: &impl fmt::Display) -> String {
+    let text = text.to_string();
+    text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failed(format_args!("{error:#}"))
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Foreign(_) | StoreError::Corrupt(_) => Self::wrong(error),
+            StoreError::Held { holder, .. } => Self::failed(format_args!(
+                "the data directory is in use by another process ({holder}); stop that one first, or name another directory with --data"
+            )),
+            StoreError::Unavailable(_) => Self::failed(error),
+        }
+    }
+}
+
+impl From<VaultError> for Failure {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Damaged { .. }
+            | VaultError::Missing { .. }
+            | VaultError::Foreign { .. }
+            | VaultError::Incomplete { .. }
+            | VaultError::NotEmpty { .. } => Self::wrong(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<SimulatorError> for Failure {
+    fn from(error: SimulatorError) -> Self {
+        match error {
+            SimulatorError::Foreign { .. } | SimulatorError::Newer { .. } | SimulatorError::Currency(_) => Self::wrong(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Newer { .. } | OpenError::Unusable { .. } => Self::wrong(error),
+            OpenError::Unavailable { .. } | OpenError::OldSqlite(_) => Self::failed(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line() {
+        assert_eq!(Failure::wrong("a\n  b\r\n\nc").line(), "a b c");
+    }
+}

@@ -1,0 +1,170 @@
+//! Making and recognising the file.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use uuid::Uuid;
+
+use crate::schema::{APPLICATION_ID, FORMAT, TABLES};
+
+/// Below this SQLite may corrupt a file when its write-ahead log is reset.
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// Why the views cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A newer version made them.
+    #[error("{} has format {found}, newer than this version's {FORMAT}: use the newer version, or delete the file to fill the views anew from the log", .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+    },
+    /// It is not a file of views, or a damaged one.
+    #[error("{} {what}: move or delete the file, and the views are filled anew from the log", .path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// It cannot be opened or written.
+    #[error("{} cannot be opened: {source}", .path.display())]
+    Unavailable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// SQLite itself is too old.
+    #[error("SQLite {0} can damage its files; 3.51.3 or newer is needed")]
+    OldSqlite(&'static str),
+}
+
+/// The one connection that writes. Makes the file when there is none; views of other names or an older format are dropped.
+pub(crate) fn writing(path: &Path) -> Result<Connection, OpenError> {
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(OpenError::OldSqlite(rusqlite::version()));
+    }
+    let prepared = || -> rusqlite::Result<Result<Connection, OpenError>> {
+        let mut connection = Connection::open(path)?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        let found = Found::read(&connection)?;
+        if let Some(error) = found.refused(path) {
+            return Ok(Err(error));
+        }
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        connection.pragma_update(None, "cache_size", -65_536)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.set_prepared_statement_cache_capacity(64);
+        if !found.current() {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            fill_anew(&transaction, None)?;
+            transaction.commit()?;
+        }
+        Ok(Ok(connection))
+    };
+    prepared().map_err(|source| explained(path, source))?
+}
+
+/// A connection that only reads.
+pub(crate) fn reading(path: &Path) -> Result<Connection, OpenError> {
+    let prepared = || -> rusqlite::Result<(Connection, Found)> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.pragma_update(None, "query_only", true)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        let found = Found::read(&connection)?;
+        Ok((connection, found))
+    };
+    let (connection, found) = prepared().map_err(|source| explained(path, source))?;
+    match found.refused(path) {
+        Some(error) => Err(error),
+        None if found.current() => Ok(connection),
+        None => Err(OpenError::Unusable {
+            path: path.to_owned(),
+            what: "holds the views of another version",
+        }),
+    }
+}
+
+/// Drops all tables and makes today's, empty.
+pub(crate) fn fill_anew(transaction: &Transaction<'_>, log: Option<Uuid>) -> rusqlite::Result<()> {
+    let tables: Vec<String> = transaction
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for table in tables {
+        transaction.execute_batch(&format!("DROP TABLE \"{}\"", table.replace('"', "\"\"")))?;
+    }
+    transaction.execute_batch(TABLES)?;
+    let log = log.map(Uuid::into_bytes);
+    transaction.execute("INSERT INTO views VALUES (1, ?1, ?2)", (projections::NAMES.join(" "), log))?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", FORMAT)
+}
+
+/// What a file says of itself.
+struct Found {
+    application: i64,
+    format: i64,
+    tables: i64,
+    names: Option<String>,
+}
+
+impl Found {
+    fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let pragma = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+        let count = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let ours = count("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'views'")? == 1;
+        let application = pragma("application_id")?;
+        let names = ours && application == APPLICATION_ID;
+        Ok(Self {
+            application,
+            format: pragma("user_version")?,
+            tables: count("SELECT count(*) FROM sqlite_schema")?,
+            names: if names {
+                Some(connection.query_row("SELECT names FROM views", [], |row| row.get(0))?)
+            } else {
+                None
+            },
+        })
+    }
+
+    fn refused(&self, path: &Path) -> Option<OpenError> {
+        let empty = self.tables == 0 && self.application == 0;
+        if empty {
+            return None;
+        }
+        if self.application != APPLICATION_ID {
+            return Some(OpenError::Unusable {
+                path: path.to_owned(),
+                what: "is not a file of views",
+            });
+        }
+        (self.format > FORMAT).then(|| OpenError::Newer {
+            path: path.to_owned(),
+            found: self.format,
+        })
+    }
+
+    fn current(&self) -> bool {
+        self.format == FORMAT && self.names.as_deref() == Some(&projections::NAMES.join(" "))
+    }
+}
+
+fn explained(path: &Path, source: rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::Unusable {
+            path,
+            what: "is not a file of views",
+        },
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Unusable { path, what: "is damaged" },
+        _ => OpenError::Unavailable { path, source },
+    }
+}

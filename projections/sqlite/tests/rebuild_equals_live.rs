@@ -1,0 +1,84 @@
+//! However the events come, in whatever batches, again, not at all, or after a restart: the views are those of one fold.
+
+mod shop;
+
+use std::sync::Arc;
+
+use aggregates::Recorded;
+use projections::RunnerSettings;
+use shop::{Dice, Log, RandomShop, dump, quick, start, wait_until_counted};
+
+const SEEDS: u64 = 25;
+const STEPS: usize = 60;
+
+#[test]
+fn any_way_to_the_views_gives_the_views_of_one_fold() {
+    for seed in 0..SEEDS {
+        let live = tempfile::tempdir().expect("a directory");
+        let log = live_through(seed, live.path());
+        let rebuilt = tempfile::tempdir().expect("a directory");
+        let (handle, _) = start(
+            &log,
+            rebuilt.path(),
+            RunnerSettings {
+                batch_events: 1_000_000,
+                ..quick()
+            },
+        );
+        wait_until_counted(&handle, &log);
+        handle.stop();
+        assert_eq!(dump(live.path()), dump(rebuilt.path()), "seed {seed}");
+    }
+}
+
+/// Records a random shop while views follow it, with everything that may happen on the way.
+fn live_through(seed: u64, data_dir: &std::path::Path) -> Log {
+    let mut dice = Dice(seed);
+    let mut shop = RandomShop::default();
+    let mut log = Log::new(1);
+    let mut offered: Vec<Arc<[Recorded]>> = Vec::new();
+    let settings = |dice: &mut Dice| RunnerSettings {
+        batch_events: usize::try_from(1 + dice.roll(40)).expect("small"),
+        tail_events: usize::try_from(dice.roll(60)).expect("small"),
+        recent_rows: std::num::NonZeroUsize::new(usize::try_from(1 + dice.roll(10)).expect("small")).expect("not zero"),
+        ..quick()
+    };
+    let (mut handle, _) = start(&log, data_dir, settings(&mut dice));
+    for (shard, event) in RandomShop::opening() {
+        offered.push(log.record(shard, &[Some(event)]));
+    }
+    for _ in 0..STEPS {
+        let mut shards = [Vec::new(), Vec::new()];
+        for _ in 0..=dice.roll(20) {
+            let (shard, event) = shop.next(&mut dice);
+            shards[usize::from(shard)].push(event);
+        }
+        for (shard, happened) in (0..).zip(shards).filter(|(_, happened)| !happened.is_empty()) {
+            let batch = log.record(shard, &happened);
+            match dice.roll(6) {
+                0 => {} // Lost on the way.
+                1 => handle
+                    .tail()
+                    .offer(offered[usize::try_from(dice.roll(offered.len() as u64)).expect("small")].clone()),
+                2 => {
+                    let (one, other) = batch.split_at(batch.len() / 2);
+                    handle.tail().offer(one.into());
+                    handle.tail().offer(other.into());
+                }
+                3 => {
+                    handle.tail().offer(batch.clone());
+                    handle.tail().offer(batch.clone());
+                }
+                _ => handle.tail().offer(batch.clone()),
+            }
+            offered.push(batch);
+        }
+        if dice.roll(15) == 0 {
+            handle.stop();
+            (handle, _) = start(&log, data_dir, settings(&mut dice));
+        }
+    }
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    log
+}

@@ -1,0 +1,170 @@
+//! The runner, when things are not as they should be.
+
+mod shop;
+
+use aggregates::{OrderEvent, PaymentId};
+use projections::{RunnerSettings, RunnerState, Views};
+use shop::{Log, account, dump, is, line, order, placed, quick, start, wait_for, wait_until_counted};
+
+fn purchase(n: u64) -> [Option<aggregates::CommerceEvent>; 3] {
+    let payment = PaymentId::for_order(order(n));
+    [
+        Some(placed(n, 1, [line(1, "coffee", 9)])),
+        None,
+        Some(is(n, OrderEvent::Confirmed { payment })),
+    ]
+}
+
+#[test]
+fn what_is_offered_is_shown_and_says_how_far_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut log = Log::new(1);
+    let (handle, views) = start(&log, directory.path(), quick());
+    let recorded = log.record(0, &purchase(1));
+    handle.tail().offer(recorded.clone());
+    let progress = wait_until_counted(&handle, &log);
+    assert_eq!((progress.shards[0].position, progress.shards[0].head), (3, 3));
+    let position = views.positions().expect("positions")[0];
+    assert_eq!((position.position, position.recorded_at), (3, recorded[2].at));
+    assert_eq!(views.orders(&[order(1)]).expect("an answer")[&order(1)].version, 2);
+}
+
+#[test]
+fn what_the_tail_has_no_room_for_is_read_from_the_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut log = Log::new(1);
+    // It would not look at the log by itself before the test is over.
+    let settings = RunnerSettings {
+        tail_events: 2,
+        poll: std::time::Duration::from_mins(10),
+        ..quick()
+    };
+    let first = log.record(0, &[Some(placed(1, 1, [line(1, "coffee", 9)]))]);
+    let (handle, _) = start(&log, directory.path(), settings);
+    handle.tail().offer(first);
+    wait_until_counted(&handle, &log);
+    for n in 2..50 {
+        handle.tail().offer(log.record(0, &purchase(n)));
+    }
+    wait_until_counted(&handle, &log);
+}
+
+#[test]
+fn events_that_nobody_offers_are_read_from_the_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut log = Log::new(1);
+    let (handle, _) = start(&log, directory.path(), quick());
+    log.record(3, &purchase(1));
+    assert_eq!(wait_until_counted(&handle, &log).position(3), 3);
+}
+
+#[test]
+fn an_event_that_cannot_be_read_stalls_the_views_after_all_before_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut log = Log::new(1);
+    log.record(0, &purchase(1));
+    let position = log.record_poison(0);
+    log.record(1, &purchase(2));
+    let (handle, views) = start(&log, directory.path(), quick());
+    let progress = wait_for(&handle, |progress| {
+        matches!(progress.state, RunnerState::Stalled { .. }) && progress.position(1) == 3
+    });
+    let RunnerState::Stalled {
+        shard,
+        position: at,
+        reason,
+    } = progress.state
+    else {
+        panic!("it is stalled")
+    };
+    assert_eq!(
+        (shard, at, progress.shards[0].position, progress.shards[0].head),
+        (0, position, position - 1, position)
+    );
+    assert!(reason.contains("cannot be read") && reason.contains("order.vanished"), "{reason}");
+    assert_eq!(views.orders(&[order(1), order(2)]).expect("an answer").len(), 2);
+}
+
+#[test]
+fn an_event_that_does_not_fit_stalls_the_views_after_all_before_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut log = Log::new(1);
+    log.record(0, &purchase(1));
+    let bad = log.record(0, &[Some(is(7, OrderEvent::PaymentExpired {}))]);
+    let (handle, views) = start(&log, directory.path(), quick());
+    let progress = wait_for(&handle, |progress| matches!(progress.state, RunnerState::Stalled { .. }));
+    let RunnerState::Stalled { position, reason, .. } = progress.state else {
+        panic!("it is stalled")
+    };
+    assert_eq!(position, bad[0].position);
+    assert!(reason.contains("orders_v1"), "{reason}");
+    assert_eq!(views.orders(&[order(1)]).expect("an answer").len(), 1);
+}
+
+#[test]
+fn views_of_another_log_are_filled_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut one, mut other) = (Log::new(1), Log::new(2));
+    for n in 1..4 {
+        one.record(0, &purchase(n));
+    }
+    other.record(0, &purchase(8));
+    other.record(0, &purchase(9));
+    let (handle, _) = start(&one, directory.path(), quick());
+    wait_until_counted(&handle, &one);
+    handle.stop();
+    let (handle, views) = start(&other, directory.path(), quick());
+    wait_until_counted(&handle, &other);
+    assert_eq!(views.orders(&[order(1), order(8)]).expect("an answer").len(), 1);
+}
+
+#[test]
+fn views_that_are_ahead_of_a_restored_log_are_filled_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut log, mut restored) = (Log::new(1), Log::new(1));
+    for n in 1..4 {
+        log.record(0, &purchase(n));
+    }
+    restored.record(0, &purchase(1));
+    let (handle, _) = start(&log, directory.path(), quick());
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    let (handle, views) = start(&restored, directory.path(), quick());
+    wait_until_counted(&handle, &restored);
+    assert_eq!(views.orders(&[order(1), order(2), order(3)]).expect("an answer").len(), 1);
+}
+
+#[test]
+fn two_runners_on_one_file_count_each_event_once() {
+    let (shared, alone) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let mut log = Log::new(1);
+    let (one, _) = start(&log, shared.path(), quick());
+    let (two, _) = start(&log, shared.path(), quick());
+    for n in 1..200 {
+        let batch = log.record(0, &purchase(n));
+        one.tail().offer(batch.clone());
+        two.tail().offer(batch);
+    }
+    wait_until_counted(&one, &log);
+    wait_until_counted(&two, &log);
+    one.stop();
+    two.stop();
+    let (handle, _) = start(&log, alone.path(), quick());
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    assert_eq!(dump(shared.path()), dump(alone.path()));
+}
+
+#[test]
+fn a_runner_that_is_stopped_says_so_and_leaves_the_rest_for_later() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut log = Log::new(1);
+    let (handle, _) = start(&log, directory.path(), quick());
+    let progress = handle.progress();
+    handle.stop();
+    assert_eq!(progress.borrow().state, RunnerState::Stopped);
+    log.record(0, &purchase(1));
+    let (handle, views) = start(&log, directory.path(), quick());
+    wait_until_counted(&handle, &log);
+    assert!(views.seller_sees(account(9), account(1)).expect("an answer"));
+}

@@ -1,0 +1,481 @@
+//! A shop for tests: a log in memory, and events as a shop records them.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use aggregates::{
+    AccountEvent, AccountId, CommerceEvent, Currency, EmailIndex, FailureCode, InventoryEvent, Kind, Line, Money, OrderEvent, OrderId,
+    PaymentEvent, PaymentId, PaymentMethod, ProductEvent, ProductId, Quantity, Recorded, Registration, Role, Sealed, Stock, Timestamp,
+    TrackingId, WalletEvent,
+};
+use event_store::{Batch, Event, EventStore, Head, LogWriter, MemoryStore, StreamId, batch_hash};
+use projections::{Progress, Runner, RunnerHandle, RunnerSettings, RunnerState};
+use projections_sqlite::SqliteViews;
+use uuid::Uuid;
+
+/// A log with one writer.
+pub(crate) struct Log {
+    pub(crate) store: MemoryStore,
+    writer: Box<dyn LogWriter>,
+    heads: BTreeMap<u16, Head>,
+    sequences: HashMap<(&'static str, Uuid), u64>,
+}
+
+impl Log {
+    pub(crate) fn new(id: u128) -> Self {
+        let store = MemoryStore::new(Uuid::from_u128(id));
+        let writer = store.writer().expect("a writer");
+        Self {
+            store,
+            writer,
+            heads: BTreeMap::new(),
+            sequences: HashMap::new(),
+        }
+    }
+
+    /// Records what happened in a shard, and returns it as it was recorded. None stands for a process's event.
+    pub(crate) fn record(&mut self, shard: u16, happened: &[Option<CommerceEvent>]) -> Arc<[Recorded]> {
+        let head = self.head(shard).clone();
+        let at = Timestamp::from_micros(head.recorded_at + 1_000);
+        let recorded: Arc<[Recorded]> = happened
+            .iter()
+            .zip(head.position + 1..)
+            .map(|(event, position)| {
+                let sequence = self.next(
+                    event
+                        .as_ref()
+                        .map_or(("purchase", Uuid::nil()), |event| (event.source().0.name(), event.source().1)),
+                );
+                Recorded {
+                    shard,
+                    position,
+                    sequence,
+                    at,
+                    event: event.clone(),
+                }
+            })
+            .collect();
+        let events = recorded.iter().map(stored).collect();
+        self.append(shard, events);
+        recorded
+    }
+
+    /// Records a payload that no version of ours has written.
+    pub(crate) fn record_poison(&mut self, shard: u16) -> u64 {
+        let position = self.head(shard).position + 1;
+        let stream = StreamId::new(Kind::Order.name(), Uuid::from_u128(666));
+        let poison = Event {
+            shard,
+            position,
+            stream,
+            sequence: 1,
+            event_id: Uuid::from_u128(666),
+            event_type: "order.vanished".into(),
+            event_version: "9.0.0".into(),
+            recorded_at: 1,
+            payload: r#"{"type":"order.vanished"}"#.into(),
+            metadata: "{}".into(),
+        };
+        self.append(shard, vec![poison]);
+        position
+    }
+
+    fn head(&mut self, shard: u16) -> &Head {
+        let writer = &mut self.writer;
+        self.heads
+            .entry(shard)
+            .or_insert_with(|| writer.take(shard, Uuid::nil(), 0).expect("the shard"))
+    }
+
+    fn next(&mut self, stream: (&'static str, Uuid)) -> u64 {
+        let sequence = self.sequences.entry(stream).or_default();
+        *sequence += 1;
+        *sequence
+    }
+
+    fn append(&mut self, shard: u16, events: Vec<Event>) {
+        let head = self.head(shard).clone();
+        let batch = Batch {
+            shard,
+            epoch: head.epoch,
+            first_position: head.position + 1,
+            hash: batch_hash(&head.hash, &events),
+            previous_hash: head.hash,
+            events,
+            ..Batch::default()
+        };
+        self.writer.commit(&[&batch]).expect("a commit");
+        let recorded_at = batch.events.last().map_or(head.recorded_at, |event| event.recorded_at);
+        self.heads.insert(
+            shard,
+            Head {
+                position: batch.last_position(),
+                hash: batch.hash,
+                recorded_at,
+                ..head
+            },
+        );
+    }
+
+    pub(crate) fn positions(&self) -> BTreeMap<u16, u64> {
+        self.heads.iter().map(|(shard, head)| (*shard, head.position)).collect()
+    }
+}
+
+fn stored(recorded: &Recorded) -> Event {
+    let (stream, name, payload) = match &recorded.event {
+        Some(event) => {
+            let (kind, id) = event.source();
+            (
+                StreamId::new(kind.name(), id),
+                event.stored_name(),
+                event.payload().expect("a payload"),
+            )
+        }
+        None => (StreamId::new("purchase", Uuid::nil()), "purchase.reacted", "{}".to_owned()),
+    };
+    Event {
+        shard: recorded.shard,
+        position: recorded.position,
+        stream,
+        sequence: recorded.sequence,
+        event_id: Uuid::from_u64_pair(u64::from(recorded.shard), recorded.position),
+        event_type: name.into(),
+        event_version: "1.0.0".into(),
+        recorded_at: recorded.at.micros(),
+        payload: payload.into(),
+        metadata: "{}".into(),
+    }
+}
+
+/// Starts a runner on the views of a directory.
+pub(crate) fn start(log: &Log, data_dir: &Path, settings: RunnerSettings) -> (RunnerHandle, Arc<SqliteViews>) {
+    let (writer, views) = SqliteViews::open(data_dir).expect("views");
+    let handle = Runner::start(Arc::new(log.store.clone()), Box::new(writer), settings).expect("a thread");
+    (handle, views)
+}
+
+pub(crate) fn quick() -> RunnerSettings {
+    RunnerSettings {
+        poll: Duration::from_millis(5),
+        backoff: (Duration::from_millis(5), Duration::from_millis(20)),
+        ..RunnerSettings::default()
+    }
+}
+
+/// Waits until the progress is as wanted.
+pub(crate) fn wait_for(handle: &RunnerHandle, wanted: impl FnMut(&Progress) -> bool) -> Progress {
+    let mut progress = handle.progress();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let seen = runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(20), progress.wait_for(wanted))
+            .await
+            .map(|seen| seen.map(|seen| seen.clone()))
+    });
+    seen.expect("it happens in time").expect("the runner lives")
+}
+
+pub(crate) fn wait_until_counted(handle: &RunnerHandle, log: &Log) -> Progress {
+    let wanted = log.positions();
+    wait_for(handle, |progress| {
+        progress.state == RunnerState::Running && wanted.iter().all(|(shard, position)| progress.position(*shard) == *position)
+    })
+}
+
+/// Everything that the views hold, table by table, whatever its place in the file.
+pub(crate) fn dump(data_dir: &Path) -> String {
+    let connection = rusqlite::Connection::open(data_dir.join(projections_sqlite::FILE)).expect("the file");
+    let names = |sql: &str| -> Vec<String> {
+        let mut statement = connection.prepare(sql).expect("a statement");
+        let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+        rows.collect::<Result<_, _>>().expect("names")
+    };
+    let mut text = String::new();
+    for table in names("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name") {
+        let columns = names(&format!(
+            "SELECT 'quote(' || name || ')' FROM pragma_table_info('{table}') WHERE name <> 'row' ORDER BY cid"
+        ));
+        let columns = columns.join(" || ',' || ");
+        for row in names(&format!("SELECT {columns} FROM {table} ORDER BY 1")) {
+            text.extend([table.as_str(), ": ", row.as_str(), "\n"]);
+        }
+    }
+    text
+}
+
+pub(crate) fn won(amount: i64) -> Money {
+    Money::new(amount, Currency::KRW)
+}
+
+pub(crate) fn account(n: u64) -> AccountId {
+    AccountId::new(Uuid::from_u64_pair(1, n))
+}
+
+pub(crate) fn product(n: u64) -> ProductId {
+    ProductId::new(Uuid::from_u64_pair(2, n))
+}
+
+pub(crate) fn order(n: u64) -> OrderId {
+    OrderId::new(Uuid::from_u64_pair(3, n))
+}
+
+pub(crate) fn quantity(n: u64) -> Quantity {
+    Quantity::parse(i64::try_from(n).expect("small")).expect("a quantity")
+}
+
+pub(crate) fn line(n: u64, name: &str, seller: u64) -> Line {
+    Line {
+        product: product(n),
+        name: name.parse().expect("a name"),
+        seller: account(seller),
+        quantity: quantity(3),
+        unit_price: won(5_000),
+        stated: false,
+    }
+}
+
+pub(crate) fn placed(n: u64, buyer: u64, lines: impl IntoIterator<Item = Line>) -> CommerceEvent {
+    let lines: Arc<[Line]> = lines.into_iter().collect();
+    CommerceEvent::Order(
+        order(n),
+        OrderEvent::Placed {
+            buyer: account(buyer),
+            number: format!("20261121{n:08}").parse().expect("a number"),
+            tracking: TrackingId::for_order(order(n)),
+            total: aggregates::order::total(&lines).expect("a total"),
+            lines,
+            stated_total: None,
+            address: Sealed::new("sealed"),
+            method: PaymentMethod::Balance,
+            payment_key: None,
+            at: Timestamp::from_micros(i64::try_from(n).expect("small") / 2),
+        },
+    )
+}
+
+pub(crate) fn is(n: u64, event: OrderEvent) -> CommerceEvent {
+    CommerceEvent::Order(order(n), event)
+}
+
+pub(crate) fn offered(n: u64, name: &str, seller: u64) -> CommerceEvent {
+    CommerceEvent::Product(
+        product(n),
+        ProductEvent::Created {
+            seller: account(seller),
+            sku: format!("SKU-{n}").parse().expect("a sku"),
+            name: name.parse().expect("a name"),
+            description: None,
+            price: won(5_000),
+            stock: Stock::OnHand(1_000),
+            at: Timestamp::from_micros(i64::try_from(n).expect("small")),
+        },
+    )
+}
+
+/// A small generator of numbers: the same seed, the same numbers.
+pub(crate) struct Dice(pub u64);
+
+impl Dice {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+/// The streams of a random shop; each stream begins with what begins it.
+#[derive(Default)]
+pub(crate) struct RandomShop {
+    orders: u64,
+    prepared: HashSet<u64>,
+}
+
+const PRODUCTS: u64 = 5;
+const BUYERS: u64 = 7;
+
+impl RandomShop {
+    /// What every shop begins with, in its shard.
+    pub(crate) fn opening() -> Vec<(u16, CommerceEvent)> {
+        let mut events = Vec::new();
+        for n in 0..PRODUCTS {
+            events.push((shard(n), offered(n, &format!("product {n}"), 100 + n % 2)));
+            events.push((
+                shard(n),
+                stock(
+                    n,
+                    InventoryEvent::Opened {
+                        seller: account(100 + n % 2),
+                        stock: Stock::OnHand(10_000),
+                    },
+                ),
+            ));
+        }
+        for n in 0..BUYERS {
+            let registration = Registration {
+                account: account(n),
+                email: Sealed::new(format!("email {n}")),
+                name: Sealed::new("name"),
+                phone: None,
+                password: Sealed::new("password"),
+                role: Role::Buyer,
+                at: Timestamp::from_micros(1),
+            };
+            events.push((
+                shard(n),
+                CommerceEvent::Account(
+                    account(n),
+                    AccountEvent::Opened {
+                        index: EmailIndex::default(),
+                        registration,
+                    },
+                ),
+            ));
+            events.push((
+                shard(n),
+                CommerceEvent::Wallet(account(n), WalletEvent::Opened { currency: Currency::KRW }),
+            ));
+        }
+        events
+    }
+
+    /// Something that happens next.
+    pub(crate) fn next(&mut self, dice: &mut Dice) -> (u16, Option<CommerceEvent>) {
+        let buyer = dice.roll(BUYERS);
+        let n = dice.roll(PRODUCTS);
+        match dice.roll(8) {
+            0 => (shard(n), None),
+            1 => (shard(n), Some(Self::stock_event(n, dice))),
+            2 => (shard(buyer), Some(Self::wallet_event(buyer, dice))),
+            3 => {
+                let change = ProductEvent::Changed {
+                    name: None,
+                    description: None,
+                    price: Some(won(4_000 + i64::try_from(dice.roll(9)).expect("small"))),
+                };
+                (shard(n), Some(CommerceEvent::Product(product(n), change)))
+            }
+            4 | 5 if self.orders > 0 => {
+                let n = dice.roll(self.orders);
+                (shard(n), Some(is(n, Self::order_event(n, dice))))
+            }
+            6 if self.orders > 0 => {
+                let n = dice.roll(self.orders);
+                (
+                    shard(n),
+                    Some(CommerceEvent::Payment(PaymentId::for_order(order(n)), self.payment_event(n, dice))),
+                )
+            }
+            _ => {
+                let n = self.orders;
+                self.orders += 1;
+                let lines = (0..=dice.roll(2)).map(|line_of| line(line_of, &format!("product {line_of}"), 100 + line_of % 2));
+                (shard(n), Some(placed(n, buyer, lines)))
+            }
+        }
+    }
+
+    fn stock_event(n: u64, dice: &mut Dice) -> CommerceEvent {
+        let (order, quantity) = (order(dice.roll(9)), quantity(1 + dice.roll(5)));
+        stock(
+            n,
+            match dice.roll(5) {
+                0 => InventoryEvent::Received {
+                    quantity: 7,
+                    reference: None,
+                },
+                1 | 2 => InventoryEvent::Reserved {
+                    order,
+                    quantity,
+                    price: won(5_000),
+                    expires_at: None,
+                },
+                3 => InventoryEvent::Committed { order, quantity },
+                _ => InventoryEvent::Released { order, quantity },
+            },
+        )
+    }
+
+    fn wallet_event(n: u64, dice: &mut Dice) -> CommerceEvent {
+        let (order, amount) = (order(dice.roll(9)), won(100 + i64::try_from(dice.roll(50)).expect("small")));
+        let payment = PaymentId::for_order(order);
+        let event = match dice.roll(4) {
+            0 => WalletEvent::Deposited { amount },
+            1 => WalletEvent::Debited { payment, order, amount },
+            2 => WalletEvent::DebitRefused { payment, order, amount },
+            _ => WalletEvent::Credited { payment, order, amount },
+        };
+        CommerceEvent::Wallet(account(n), event)
+    }
+
+    fn order_event(n: u64, dice: &mut Dice) -> OrderEvent {
+        let payment = PaymentId::for_order(order(n));
+        match dice.roll(5) {
+            0 => OrderEvent::Confirmed { payment },
+            1 => OrderEvent::AwaitingPayment {
+                payment,
+                until: Timestamp::from_micros(9),
+            },
+            2 => OrderEvent::Repriced {
+                prices: vec![(product(0), won(6_000))],
+                total: won(18_000),
+            },
+            3 => OrderEvent::Cancelled {
+                failure: FailureCode::OutOfStock,
+                product: Some(product(0)),
+            },
+            _ => OrderEvent::AttentionNeeded { reason: "look".into() },
+        }
+    }
+
+    /// A payment is prepared before anything else happens to it.
+    fn payment_event(&mut self, n: u64, dice: &mut Dice) -> PaymentEvent {
+        let (order, amount, payment_key) = (order(n), won(15_000), "sim_ok_1".parse().expect("a key"));
+        if self.prepared.insert(n) {
+            return PaymentEvent::Prepared {
+                order,
+                buyer: account(n % BUYERS),
+                amount,
+                method: PaymentMethod::Card,
+            };
+        }
+        match dice.roll(5) {
+            0 => PaymentEvent::Requested {
+                order,
+                payment_key,
+                amount,
+                attempt: 1,
+            },
+            1 => PaymentEvent::OutcomeUnknown {
+                order,
+                reason: "timeout".into(),
+                questions: 1,
+            },
+            2 => PaymentEvent::StatusAsked {
+                order,
+                payment_key,
+                question: 1,
+            },
+            3 => PaymentEvent::Captured { order, amount },
+            _ => PaymentEvent::Reversed { order, amount: won(1) },
+        }
+    }
+}
+
+fn stock(n: u64, event: InventoryEvent) -> CommerceEvent {
+    CommerceEvent::Inventory(product(n), event)
+}
+
+/// Two shards.
+fn shard(n: u64) -> u16 {
+    u16::try_from(n % 2).expect("small")
+}

@@ -1,0 +1,322 @@
+//! GraphQL over HTTP: reads requests, answers them, and says no to what is none.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use async_graphql::{
+    Request as Question, Response as Answered, ServerError, Value, Variables, async_trait,
+    extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute},
+};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest as _, Query, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{sync::Semaphore, time::Instant};
+use tracing::Instrument as _;
+
+use crate::{
+    AuthError, ConsistencyToken, QueryApi,
+    consistency::{self, Consistency},
+    error::BAD_USER_INPUT,
+    language::Language,
+    limits,
+    problem::Refused,
+    reader::Source,
+    schema::{self, ShopSchema},
+    viewer::Viewer,
+};
+
+/// The header and the cookie that carry a consistency token.
+const CONSISTENCY_TOKEN: &str = "consistency-token";
+
+/// The form of answers that tells a question that failed from one that was none by its status, and the older one that does not.
+const GRAPHQL_JSON: &str = "application/graphql-response+json";
+const JSON: &str = "application/json";
+
+/// The most errors that an answer lists.
+const MOST_ERRORS: usize = 20;
+
+const EXPLORER: &str = include_str!("../assets/explorer.html");
+
+/// The page comes from here and talks to here, and nowhere else.
+const EXPLORER_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
+                               form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The routes: `/graphql`, and `/graphiql` when the settings want it.
+pub fn router(settings: QueryApi) -> Router {
+    let graphiql = settings.graphiql;
+    let body = settings.limits.body;
+    let routes = Router::new().route("/graphql", get(graphql).post(graphql)).layer(DefaultBodyLimit::max(body)).with_state(Api::new(settings));
+    if graphiql { routes.route("/graphiql", get(explorer)) } else { routes }
+}
+
+async fn explorer() -> impl IntoResponse {
+    let headers = [(header::CONTENT_SECURITY_POLICY, EXPLORER_POLICY), (header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::REFERRER_POLICY, "no-referrer")];
+    (headers, Html(EXPLORER))
+}
+
+#[derive(Clone)]
+struct Api {
+    settings: Arc<QueryApi>,
+    schema: ShopSchema,
+    source: Source,
+    requests: Arc<Semaphore>,
+}
+
+impl Api {
+    fn new(settings: QueryApi) -> Self {
+        Self {
+            schema: schema::schema(&settings.limits, settings.introspection),
+            source: Source::new(Arc::clone(&settings.views), settings.vault.clone(), settings.limits.reads),
+            requests: Arc::new(Semaphore::new(settings.limits.requests)),
+            settings: Arc::new(settings),
+        }
+    }
+}
+
+/// Answers a question.
+async fn graphql(State(api): State<Api>, request: Request) -> Response {
+    let language = Language::of(request.headers());
+    let began = Instant::now();
+    let span = tracing::info_span!("graphql", operation = tracing::field::Empty, outcome = tracing::field::Empty, errors = tracing::field::Empty);
+    let answer = async {
+        let _permit = api.requests.try_acquire().map_err(|_| Refused::Busy)?;
+        tokio::time::timeout(api.settings.timeouts.request, answer(&api, request, language)).await.map_err(|_| Refused::TooSlow)?
+    };
+    let answer = answer.instrument(span.clone()).await;
+    let outcome = match &answer {
+        Ok((outcome, _)) => *outcome,
+        Err(refused) => refused.code(),
+    };
+    span.record("outcome", outcome);
+    metrics::counter!("jangbu_graphql_requests_total", "outcome" => outcome).increment(1);
+    metrics::histogram!("jangbu_graphql_request_seconds").record(began.elapsed().as_secs_f64());
+    match answer {
+        Ok((_, response)) => response,
+        Err(refused) => refused.into_response(language),
+    }
+}
+
+async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'static str, Response), Refused> {
+    let form = Form::of(request.headers())?;
+    let viewer = viewer(api, request.headers())?;
+    let token = consistency_token(api, request.headers())?;
+    let asked = Asked::read(request, api.settings.limits.body).await?;
+
+    let document = limits::parse(&asked.query, &api.settings.limits, api.settings.introspection);
+    let consistency = consistency::reach(api.settings.progress.clone(), token, api.settings.timeouts.consistency).await;
+    metrics::counter!("jangbu_graphql_consistency_total", "outcome" => consistency.outcome.name()).increment(1);
+    let document = match document {
+        Ok(document) => document,
+        Err(error) => return Ok(("refused", form.refuse(vec![error], &consistency))),
+    };
+
+    let started = Arc::new(AtomicBool::new(false));
+    let mut question = Question::new(asked.query)
+        .variables(asked.variables)
+        .data(viewer)
+        .data(language)
+        .data(api.source.reader())
+        .data(StartedFlag(Arc::clone(&started)));
+    question.operation_name = asked.operation_name;
+    question.set_parsed_query(document);
+    let answered = api.schema.execute(question).await;
+    tracing::Span::current().record("errors", answered.errors.len());
+    if !started.load(Ordering::Relaxed) {
+        return Ok(("refused", form.refuse(answered.errors, &consistency)));
+    }
+    let outcome = if answered.errors.is_empty() { "answered" } else { "failed" };
+    Ok((outcome, form.answer(answered, &consistency)))
+}
+
+/// Who asks. A token that is no good is refused: answering it as nobody's would look like an empty shop.
+fn viewer(api: &Api, headers: &HeaderMap) -> Result<Viewer, Refused> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Viewer(None)) };
+    let token = value.to_str().ok().and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let (_, token) = token.ok_or(Refused::Unauthenticated(AuthError::Invalid))?;
+    (api.settings.authenticate)(token.trim()).map(|asker| Viewer(Some(asker))).map_err(Refused::Unauthenticated)
+}
+
+/// The token that was shown. A wrong one in the header is a mistake to be told of; a cookie may be left over from another log, and nobody
+/// could repair it, so it is passed over.
+fn consistency_token(api: &Api, headers: &HeaderMap) -> Result<Option<ConsistencyToken>, Refused> {
+    let ours = |token: &ConsistencyToken| token.log_id == api.settings.log_id;
+    if let Some(value) = headers.get(CONSISTENCY_TOKEN) {
+        let token = value.to_str().unwrap_or_default().parse().map_err(|error: crate::TokenError| Refused::ConsistencyToken(error.to_string()))?;
+        let foreign = || Refused::ConsistencyToken("this consistency token is of another log: it was not issued by this shop".to_owned());
+        return Some(token).filter(ours).ok_or_else(foreign).map(Some);
+    }
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';'));
+    let mut tokens = cookies.filter_map(|cookie| cookie.split_once('=')).filter(|(name, _)| name.trim().eq_ignore_ascii_case(CONSISTENCY_TOKEN));
+    Ok(tokens.find_map(|(_, token)| token.trim().parse().ok().filter(ours)))
+}
+
+/// What is asked, however it came.
+struct Asked {
+    query: String,
+    operation_name: Option<String>,
+    variables: Variables,
+}
+
+/// The members of a request, and the parameters of a GET. Others mean nothing to us (GraphQL over HTTP, 5.1).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Posted {
+    query: Option<String>,
+    operation_name: Option<String>,
+    variables: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Got {
+    query: Option<String>,
+    operation_name: Option<String>,
+    variables: Option<String>,
+}
+
+impl Asked {
+    async fn read(request: Request, most: usize) -> Result<Self, Refused> {
+        let posted = if request.method() == Method::POST { Self::posted(request, most).await? } else { Self::got(&request, most)? };
+        let query = posted.query.ok_or_else(|| Refused::Unreadable("`query` is missing: it is the question".to_owned()))?;
+        let variables = posted.variables.unwrap_or_default();
+        if !(variables.is_object() || variables.is_null()) {
+            return Err(Refused::Unreadable("`variables` is an object".to_owned()));
+        }
+        Ok(Self { query, operation_name: posted.operation_name.filter(|name| !name.is_empty()), variables: Variables::from_json(variables) })
+    }
+
+    async fn posted(request: Request, most: usize) -> Result<Posted, Refused> {
+        let content = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !content.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON) {
+            return Err(Refused::MediaType);
+        }
+        let body = Bytes::from_request(request, &()).await.map_err(|refused| match refused.into_response().status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Refused::TooLarge(most),
+            _ => Refused::Unreadable("the body broke off".to_owned()),
+        })?;
+        if body.trim_ascii_start().starts_with(b"[") {
+            return Err(Refused::Unreadable("one request asks one question: batches are not answered".to_owned()));
+        }
+        // The parser's words name a line and a column, and at most a member of ours.
+        serde_json::from_slice(&body).map_err(|error| Refused::Unreadable(format!("the body is not a question in JSON: {error}")))
+    }
+
+    fn got(request: &Request, most: usize) -> Result<Posted, Refused> {
+        if request.uri().query().is_some_and(|query| query.len() > most) {
+            return Err(Refused::TooLarge(most));
+        }
+        let Query(got) = Query::<Got>::try_from_uri(request.uri()).map_err(|error| Refused::Unreadable(format!("the parameters cannot be read: {error}")))?;
+        let variables = got.variables.filter(|variables| !variables.is_empty());
+        let variables = variables.map(|variables| serde_json::from_str(&variables)).transpose();
+        let variables = variables.map_err(|error| Refused::Unreadable(format!("`variables` is not JSON: {error}")))?;
+        Ok(Posted { query: got.query, operation_name: got.operation_name, variables })
+    }
+}
+
+/// In which form the caller wants the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    GraphQl,
+    Json,
+}
+
+/// An answer; one to what was no question has no data, not even null.
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Value>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [ServerError],
+    extensions: Extensions<'a>,
+}
+
+#[derive(Serialize)]
+struct Extensions<'a> {
+    consistency: &'a Consistency,
+}
+
+impl Form {
+    /// The first of ours that `Accept` names; the newer one when it names none, or all.
+    fn of(headers: &HeaderMap) -> Result<Self, Refused> {
+        let mut named = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).peekable();
+        if named.peek().is_none() {
+            return Ok(Self::GraphQl);
+        }
+        let form = |range: &str| match range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+            GRAPHQL_JSON | "*/*" | "application/*" => Some(Self::GraphQl),
+            JSON => Some(Self::Json),
+            _ => None,
+        };
+        named.take(32).find_map(form).ok_or(Refused::NotAcceptable)
+    }
+
+    fn answer(self, answered: Answered, consistency: &Consistency) -> Response {
+        let errors = with_codes(answered.errors, BAD_USER_INPUT);
+        self.respond(StatusCode::OK, &Body { data: Some(&answered.data), errors: &errors, extensions: Extensions { consistency } })
+    }
+
+    /// Says what is wrong with a question before anything of it was answered.
+    fn refuse(self, errors: Vec<ServerError>, consistency: &Consistency) -> Response {
+        let errors = with_codes(errors, "GRAPHQL_VALIDATION_FAILED");
+        // The older form's status speaks of the request alone (GraphQL over HTTP, 6.4.1).
+        let status = if self == Self::GraphQl { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+        self.respond(status, &Body { data: None, errors: &errors, extensions: Extensions { consistency } })
+    }
+
+    fn respond(self, status: StatusCode, body: &Body<'_>) -> Response {
+        let content = match self {
+            Self::GraphQl => "application/graphql-response+json; charset=utf-8",
+            Self::Json => "application/json; charset=utf-8",
+        };
+        match serde_json::to_vec(body) {
+            Ok(body) => (status, [(header::CONTENT_TYPE, content), (header::CACHE_CONTROL, "no-store")], body).into_response(),
+            Err(error) => {
+                tracing::error!(%error, "an answer cannot be written");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}
+
+/// The first errors, each with a code.
+fn with_codes(mut errors: Vec<ServerError>, code: &str) -> Vec<ServerError> {
+    errors.truncate(MOST_ERRORS);
+    for error in &mut errors {
+        let extensions = error.extensions.get_or_insert_default();
+        if extensions.get("code").is_none() {
+            extensions.set("code", code);
+        }
+    }
+    errors
+}
+
+/// Raised when the answering of a question begins: until then, what is wrong is wrong with the question.
+struct StartedFlag(Arc<AtomicBool>);
+
+/// Raises the request's [`StartedFlag`], and names its operation in the span.
+pub(crate) struct Started;
+
+impl ExtensionFactory for Started {
+    fn create(&self) -> Arc<dyn Extension> {
+        Arc::new(Self)
+    }
+}
+
+#[async_trait::async_trait]
+impl Extension for Started {
+    async fn execute(&self, ctx: &ExtensionContext<'_>, operation: Option<&str>, next: NextExecute<'_>) -> Answered {
+        if let Ok(StartedFlag(started)) = ctx.data::<StartedFlag>() {
+            started.store(true, Ordering::Relaxed);
+        }
+        tracing::Span::current().record("operation", operation.map(|name| &name[..name.len().min(64)]));
+        next.run(ctx, operation).await
+    }
+}
