@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    Account, AccountCommand, AccountEvent, AccountId, Decide, EmailClaim, EmailCommand, EmailEvent, EmailIndex, Inventory, InventoryCommand, InventoryEvent,
-    Order, OrderCommand, OrderEvent, OrderId, Payment, PaymentCommand, PaymentEvent, PaymentId, Product, ProductCommand, ProductEvent, ProductId, Refusal,
-    Session, SessionCommand, SessionEvent, SessionId, Timestamp, Wallet, WalletCommand, WalletEvent,
+    Account, AccountCommand, AccountEvent, AccountId, Decide, EmailClaim, EmailCommand, EmailEvent, EmailIndex, Inventory,
+    InventoryCommand, InventoryEvent, Order, OrderCommand, OrderEvent, OrderId, Payment, PaymentCommand, PaymentEvent, PaymentId, Product,
+    ProductCommand, ProductEvent, ProductId, Refusal, Session, SessionCommand, SessionEvent, SessionId, Timestamp, Wallet, WalletCommand,
+    WalletEvent,
 };
 
 macro_rules! commerce {

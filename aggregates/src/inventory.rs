@@ -321,21 +321,39 @@ impl Inventory {
         self.reservations.get(&order)
     }
 
-    fn reserve(&self, order: OrderId, quantity: Quantity, expected: Option<Money>, price: Option<Money>, expires_at: Option<Timestamp>) -> Vec<InventoryEvent> {
+    fn reserve(
+        &self,
+        order: OrderId,
+        quantity: Quantity,
+        expected: Option<Money>,
+        price: Option<Money>,
+        expires_at: Option<Timestamp>,
+    ) -> Vec<InventoryEvent> {
         if self.reservations.contains_key(&order) {
             return vec![];
         }
         if self.released_early.contains(&order) {
             return vec![InventoryEvent::ReservationRefused { order }];
         }
-        let Some(price) = price else { return vec![InventoryEvent::NotOffered { order }] };
+        let Some(price) = price else {
+            return vec![InventoryEvent::NotOffered { order }];
+        };
         if let Some(expected) = expected.filter(|expected| *expected != price) {
             return vec![InventoryEvent::PriceChanged { order, expected, price }];
         }
         if !self.unlimited && quantity.units() > self.available() {
-            return vec![InventoryEvent::OutOfStock { order, quantity, available: self.available() }];
+            return vec![InventoryEvent::OutOfStock {
+                order,
+                quantity,
+                available: self.available(),
+            }];
         }
-        vec![InventoryEvent::Reserved { order, quantity, price, expires_at }]
+        vec![InventoryEvent::Reserved {
+            order,
+            quantity,
+            price,
+            expires_at,
+        }]
     }
 
     fn adjust(&self, delta: i64, reason: Note) -> Result<Vec<InventoryEvent>, InventoryError> {
@@ -347,12 +365,19 @@ impl Inventory {
             Some(on_hand) if on_hand <= MOST => Ok(vec![InventoryEvent::Adjusted { delta, reason }]),
             Some(_) => Err(InventoryError::TooMany),
             None if delta > 0 => Err(InventoryError::TooMany),
-            None => Err(InventoryError::BelowReserved { available: self.available(), on_hand: self.on_hand, reserved: self.reserved }),
+            None => Err(InventoryError::BelowReserved {
+                available: self.available(),
+                on_hand: self.on_hand,
+                reserved: self.reserved,
+            }),
         }
     }
 
     fn end(&mut self, order: OrderId) -> Units {
-        let ended = self.reservations.remove(&order).map_or(0, |reservation| reservation.quantity.units());
+        let ended = self
+            .reservations
+            .remove(&order)
+            .map_or(0, |reservation| reservation.quantity.units());
         if !self.unlimited {
             self.reserved = self.reserved.saturating_sub(ended);
         }
@@ -374,7 +399,11 @@ impl Decide for Inventory {
             };
         }
         if self.seller.is_none() {
-            return Err(InventoryError::Unknown);
+            return match command {
+                // A process that asks is always answered by an event.
+                Command::Reserve { order, .. } => Ok(vec![InventoryEvent::NotOffered { order }]),
+                _ => Err(InventoryError::Unknown),
+            };
         }
         match command {
             Command::Open { .. } => Err(InventoryError::Exists),
@@ -385,23 +414,41 @@ impl Decide for Inventory {
                 _ => Err(InventoryError::TooMany),
             },
             Command::Adjust { delta, reason } => self.adjust(delta, reason),
-            Command::Reserve { order, quantity, expected, price, expires_at } => Ok(self.reserve(order, quantity, expected, price, expires_at)),
+            Command::Reserve {
+                order,
+                quantity,
+                expected,
+                price,
+                expires_at,
+            } => Ok(self.reserve(order, quantity, expected, price, expires_at)),
             Command::Hold { order } => Ok(match self.reservations.get(&order) {
                 Some(Reservation { expires_at: None, .. }) => vec![],
                 Some(_) => vec![InventoryEvent::Held { order }],
                 None => vec![InventoryEvent::NotHeld { order }],
             }),
             Command::Commit { order } => match self.reservations.get(&order) {
-                Some(reservation) => Ok(vec![InventoryEvent::Committed { order, quantity: reservation.quantity }]),
+                Some(reservation) => Ok(vec![InventoryEvent::Committed {
+                    order,
+                    quantity: reservation.quantity,
+                }]),
                 None => Err(InventoryError::NotReserved),
             },
             Command::Release { order } => Ok(match self.reservations.get(&order) {
-                Some(reservation) => vec![InventoryEvent::Released { order, quantity: reservation.quantity }],
+                Some(reservation) => vec![InventoryEvent::Released {
+                    order,
+                    quantity: reservation.quantity,
+                }],
                 None if self.released_early.contains(&order) => vec![],
                 None => vec![InventoryEvent::ReleaseNoted { order }],
             }),
             Command::Expire { order, at } => Ok(match self.reservations.get(&order) {
-                Some(Reservation { quantity, expires_at: Some(due) }) if *due <= at => vec![InventoryEvent::Expired { order, quantity: *quantity }],
+                Some(Reservation {
+                    quantity,
+                    expires_at: Some(due),
+                }) if *due <= at => vec![InventoryEvent::Expired {
+                    order,
+                    quantity: *quantity,
+                }],
                 _ => vec![],
             }),
         }
@@ -419,10 +466,21 @@ impl Decide for Inventory {
             }
             Event::Received { quantity, .. } => self.on_hand = self.on_hand.saturating_add(*quantity),
             Event::Adjusted { delta, .. } => self.on_hand = self.on_hand.saturating_add_signed(*delta),
-            Event::Reserved { order, quantity, expires_at, .. } => {
-                self.reservations.insert(*order, Reservation { quantity: *quantity, expires_at: *expires_at });
+            Event::Reserved {
+                order,
+                quantity,
+                expires_at,
+                ..
+            } => {
+                self.reservations.insert(
+                    *order,
+                    Reservation {
+                        quantity: *quantity,
+                        expires_at: *expires_at,
+                    },
+                );
                 if !self.unlimited {
-                    self.reserved += quantity.units();
+                    self.reserved = self.reserved.saturating_add(quantity.units());
                 }
             }
             Event::Held { order } => {

@@ -19,14 +19,17 @@ pub use account::{Account, AccountCommand, AccountError, AccountEvent, Registrat
 pub use commerce::{Command, CommerceEvent, DecodeError, Kind, Recorded, State};
 pub use email::{EmailClaim, EmailCommand, EmailError, EmailEvent};
 pub use inventory::{Inventory, InventoryCommand, InventoryError, InventoryEvent, Reservation, Stock};
-pub use order::{FailureCode, Line, Offer, Order, OrderCommand, OrderError, OrderEvent, OrderPayment, OrderStatus, PaymentMethod, PlaceOrder, RequestedLine};
+pub use order::{
+    FailureCode, Line, Offer, Order, OrderCommand, OrderError, OrderEvent, OrderPayment, OrderStatus, PaymentMethod, PlaceOrder,
+    RequestedLine,
+};
 pub use payment::{Payment, PaymentCommand, PaymentError, PaymentEvent, PaymentStatus};
 pub use product::{Product, ProductCommand, ProductError, ProductEvent};
 pub use refusal::{Class, Reason, Refusal};
 pub use session::{Session, SessionCommand, SessionError, SessionEvent};
 pub use values::{
-    AccountId, Currency, Description, Email, EmailIndex, Money, MoneyError, Name, Note, OrderId, OrderNumber, PaymentId, PaymentKey, PersonName, Phone,
-    ProductId, Quantity, QuantityError, Sealed, SessionId, Sku, TextError, Timestamp, TrackingId, Units,
+    AccountId, Currency, Description, Email, EmailIndex, Money, MoneyError, Name, Note, OrderId, OrderNumber, PaymentId, PaymentKey,
+    PersonName, Phone, ProductId, Quantity, QuantityError, Sealed, SessionId, Sku, TextError, Timestamp, TrackingId, Units,
 };
 pub use wallet::{Wallet, WalletCommand, WalletError, WalletEvent};
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, Class, Decide, Money, MoneyError, Name, OrderNumber, PaymentId, PaymentKey, ProductId, Quantity, Reason, Sealed, Timestamp, TrackingId,
-    aggregate, stored_names,
+    AccountId, Class, Decide, Money, MoneyError, Name, OrderNumber, PaymentId, PaymentKey, ProductId, Quantity, Reason, Sealed, Timestamp,
+    TrackingId, aggregate, stored_names,
 };
 
 /// The most lines that an order may have.
@@ -77,7 +77,11 @@ impl Line {
 pub fn total(lines: &[Line]) -> Result<Money, MoneyError> {
     let (first, rest) = lines.split_first().ok_or(MoneyError::Overflow)?;
     let sum = rest.iter().try_fold(first.total()?, |sum, line| sum.checked_add(line.total()?))?;
-    if sum.minor() <= Money::MAX_MINOR { Ok(sum) } else { Err(MoneyError::Overflow) }
+    if sum.minor() <= Money::MAX_MINOR {
+        Ok(sum)
+    } else {
+        Err(MoneyError::Overflow)
+    }
 }
 
 /// Everything that placing an order takes.
@@ -558,7 +562,9 @@ impl Order {
             OrderStatus::Placed => OrderPayment::NotStarted,
             OrderStatus::AwaitingPayment => OrderPayment::Prepared,
             OrderStatus::PaymentPending | OrderStatus::Cancelling | OrderStatus::NeedsAttention => OrderPayment::Pending,
-            OrderStatus::Confirmed | OrderStatus::PreparingShipment | OrderStatus::Shipped | OrderStatus::Delivered => OrderPayment::Captured,
+            OrderStatus::Confirmed | OrderStatus::PreparingShipment | OrderStatus::Shipped | OrderStatus::Delivered => {
+                OrderPayment::Captured
+            }
             OrderStatus::Cancelled | OrderStatus::Refunded => OrderPayment::Ended,
         }
     }
@@ -604,7 +610,14 @@ impl Order {
                 return Err(OrderError::CurrencyMismatch(offer.price.currency()));
             }
             let stated = line.stated_price.is_some();
-            lines.push(Line { product: line.product, name: offer.name, seller: offer.seller, quantity: line.quantity, unit_price, stated });
+            lines.push(Line {
+                product: line.product,
+                name: offer.name,
+                seller: offer.seller,
+                quantity: line.quantity,
+                unit_price,
+                stated,
+            });
         }
         lines.sort_unstable_by_key(|line| line.product);
         let total = total(&lines).map_err(|error| match error {
@@ -634,6 +647,12 @@ impl Order {
         Ok(vec![OrderEvent::Repriced { prices, total }])
     }
 
+    fn costs(&self, prices: &[(ProductId, Money)]) -> bool {
+        prices
+            .iter()
+            .all(|(product, price)| self.lines.iter().any(|line| line.product == *product && line.unit_price == *price))
+    }
+
     fn submit_payment(&self, payment_key: PaymentKey, amount: Money, at: Timestamp) -> Result<Vec<OrderEvent>, OrderError> {
         let (Some(total), Some(until), Some(payment)) = (self.total, self.pay_until, self.payment) else {
             return Err(OrderError::NotAwaitingPayment(self.status.name()));
@@ -644,13 +663,28 @@ impl Order {
         if amount != total {
             return Err(OrderError::AmountMismatch(total));
         }
-        Ok(vec![OrderEvent::PaymentSubmitted { payment, payment_key, until }])
+        Ok(vec![OrderEvent::PaymentSubmitted {
+            payment,
+            payment_key,
+            until,
+        }])
     }
 }
 
 fn repriced(lines: &[Line], prices: &[(ProductId, Money)]) -> Vec<Line> {
-    let price = |line: &Line| prices.iter().find(|(product, _)| *product == line.product).map_or(line.unit_price, |(_, price)| *price);
-    lines.iter().map(|line| Line { unit_price: price(line), ..line.clone() }).collect()
+    let price = |line: &Line| {
+        prices
+            .iter()
+            .find(|(product, _)| *product == line.product)
+            .map_or(line.unit_price, |(_, price)| *price)
+    };
+    lines
+        .iter()
+        .map(|line| Line {
+            unit_price: price(line),
+            ..line.clone()
+        })
+        .collect()
 }
 
 impl Decide for Order {
@@ -666,17 +700,40 @@ impl Decide for Order {
         match (self.status, command) {
             (_, Command::Place(_)) => Err(OrderError::Exists),
 
+            // Its process asks again for what is already so.
+            (_, Command::Reprice { prices }) if self.costs(&prices) => Ok(vec![]),
+            (Status::AwaitingPayment | Status::PaymentPending | Status::Confirmed, Command::AwaitPayment { payment, .. })
+            | (Status::PaymentPending | Status::Confirmed, Command::StartPayment { payment, .. })
+            | (Status::Confirmed, Command::Confirm { payment })
+                if self.payment == Some(payment) =>
+            {
+                Ok(vec![])
+            }
+
             (Status::Placed, Command::Reprice { prices }) => self.reprice(prices),
             (Status::Placed, Command::AwaitPayment { payment, until }) => Ok(vec![OrderEvent::AwaitingPayment { payment, until }]),
-            (Status::Placed, Command::StartPayment { payment, payment_key, until }) => {
-                Ok(vec![OrderEvent::PaymentSubmitted { payment, payment_key, until }])
-            }
+            (
+                Status::Placed,
+                Command::StartPayment {
+                    payment,
+                    payment_key,
+                    until,
+                },
+            ) => Ok(vec![OrderEvent::PaymentSubmitted {
+                payment,
+                payment_key,
+                until,
+            }]),
             (Status::AwaitingPayment, Command::SubmitPayment { payment_key, amount, at }) => self.submit_payment(payment_key, amount, at),
-            (Status::Cancelled, Command::SubmitPayment { .. }) if self.failure.is_some_and(|(code, _)| code == FailureCode::PaymentExpired) => {
+            (Status::Cancelled, Command::SubmitPayment { .. })
+                if self.failure.is_some_and(|(code, _)| code == FailureCode::PaymentExpired) =>
+            {
                 Err(OrderError::PaymentExpired(self.pay_until.unwrap_or_default()))
             }
             (status, Command::SubmitPayment { .. }) => Err(OrderError::NotAwaitingPayment(status.name())),
-            (Status::Placed | Status::PaymentPending | Status::Cancelling, Command::Confirm { payment }) => Ok(vec![OrderEvent::Confirmed { payment }]),
+            (Status::Placed | Status::PaymentPending | Status::Cancelling, Command::Confirm { payment }) => {
+                Ok(vec![OrderEvent::Confirmed { payment }])
+            }
 
             (Status::AwaitingPayment, Command::ExpirePayment { at }) if self.pay_until.is_some_and(|until| at >= until) => {
                 Ok(vec![OrderEvent::PaymentExpired {}])
@@ -696,9 +753,10 @@ impl Decide for Order {
             }
             (status, Command::RequestCancellation { .. }) => Err(OrderError::NotCancellable(status.name())),
 
-            (Status::Placed | Status::AwaitingPayment | Status::PaymentPending | Status::Cancelling, Command::Cancel { failure, product }) => {
-                Ok(vec![OrderEvent::Cancelled { failure, product }])
-            }
+            (
+                Status::Placed | Status::AwaitingPayment | Status::PaymentPending | Status::Cancelling,
+                Command::Cancel { failure, product },
+            ) => Ok(vec![OrderEvent::Cancelled { failure, product }]),
             (Status::Cancelled, Command::Cancel { .. }) => Ok(vec![]),
             // What its process asked for before it learnt of the cancellation.
             (
@@ -709,14 +767,28 @@ impl Decide for Order {
             (_, Command::NeedAttention { reason }) => Ok(vec![OrderEvent::AttentionNeeded { reason }]),
             (
                 status,
-                Command::Reprice { .. } | Command::AwaitPayment { .. } | Command::StartPayment { .. } | Command::Confirm { .. } | Command::Cancel { .. },
+                Command::Reprice { .. }
+                | Command::AwaitPayment { .. }
+                | Command::StartPayment { .. }
+                | Command::Confirm { .. }
+                | Command::Cancel { .. },
             ) => Err(OrderError::NotAllowed(status.name())),
         }
     }
 
     fn evolve(&mut self, event: &OrderEvent) {
         match event {
-            OrderEvent::Placed { buyer, number, tracking, lines, total, address, method, at, .. } => {
+            OrderEvent::Placed {
+                buyer,
+                number,
+                tracking,
+                lines,
+                total,
+                address,
+                method,
+                at,
+                ..
+            } => {
                 self.placed = Some(Arc::new(Placed {
                     buyer: *buyer,
                     number: number.clone(),

@@ -354,7 +354,12 @@ impl Payment {
     }
 
     fn request(&self, bill: &Bill, payment_key: PaymentKey) -> Vec<PaymentEvent> {
-        vec![PaymentEvent::Requested { order: bill.order, payment_key, amount: bill.amount, attempt: self.attempts + 1 }]
+        vec![PaymentEvent::Requested {
+            order: bill.order,
+            payment_key,
+            amount: bill.amount,
+            attempt: self.attempts.saturating_add(1),
+        }]
     }
 
     fn reverse(&self, bill: &Bill) -> Vec<PaymentEvent> {
@@ -363,7 +368,7 @@ impl Payment {
             buyer: bill.buyer,
             payment_key: self.payment_key.clone(),
             amount: bill.amount,
-            attempt: self.reversals + 1,
+            attempt: self.reversals.saturating_add(1),
         }]
     }
 
@@ -372,7 +377,11 @@ impl Payment {
         vec![if amount == bill.amount {
             PaymentEvent::Captured { order, amount }
         } else {
-            PaymentEvent::Contradicted { order, expected: bill.amount, found: amount }
+            PaymentEvent::Contradicted {
+                order,
+                expected: bill.amount,
+                found: amount,
+            }
         }]
     }
 }
@@ -383,21 +392,38 @@ impl Decide for Payment {
         use PaymentStatus as Status;
         let Some(bill) = &self.bill else {
             return match command {
-                Command::Prepare { order, buyer, amount, method } => Ok(vec![PaymentEvent::Prepared { order, buyer, amount, method }]),
+                Command::Prepare {
+                    order,
+                    buyer,
+                    amount,
+                    method,
+                } => Ok(vec![PaymentEvent::Prepared {
+                    order,
+                    buyer,
+                    amount,
+                    method,
+                }]),
                 _ => Err(PaymentError::Unknown),
             };
         };
         let order = bill.order;
         match (self.status, command) {
             (_, Command::Prepare { .. }) => Ok(vec![]),
-            (_, Command::Request { payment_key }) if self.payment_key.as_ref().is_some_and(|known| *known != payment_key) => Err(PaymentError::OtherKey),
+            (_, Command::Request { payment_key }) if self.payment_key.as_ref().is_some_and(|known| *known != payment_key) => {
+                Err(PaymentError::OtherKey)
+            }
             (Status::Prepared, Command::Request { payment_key }) => Ok(self.request(bill, payment_key)),
-            (Status::Pending | Status::Expired | Status::Cancelled | Status::Declined, Command::Request { .. }) => Ok(vec![]),
             (Status::NotCharged, Command::Repeat) => Ok(self.payment_key.clone().map(|key| self.request(bill, key)).unwrap_or_default()),
 
             // Money that was taken is taken, however late the news is.
             (
-                Status::Prepared | Status::Pending | Status::Unknown | Status::NotCharged | Status::Expired | Status::Cancelled | Status::Declined,
+                Status::Prepared
+                | Status::Pending
+                | Status::Unknown
+                | Status::NotCharged
+                | Status::Expired
+                | Status::Cancelled
+                | Status::Declined,
                 Command::RecordCapture { amount },
             ) => Ok(Self::capture(bill, amount)),
             (Status::Captured | Status::Reversing | Status::Reversed | Status::NeedsAttention, Command::RecordCapture { .. }) => Ok(vec![]),
@@ -405,38 +431,66 @@ impl Decide for Payment {
                 Ok(vec![PaymentEvent::Declined { order, code, message }])
             }
             (Status::Pending | Status::Unknown | Status::NotCharged, Command::RecordUnknown { reason }) => {
-                Ok(vec![PaymentEvent::OutcomeUnknown { order, reason, questions: self.questions }])
+                Ok(vec![PaymentEvent::OutcomeUnknown {
+                    order,
+                    reason,
+                    questions: self.questions,
+                }])
             }
-            (Status::Pending | Status::Unknown, Command::RecordNotCharged { status }) => {
-                Ok(vec![PaymentEvent::NotCharged { order, status, questions: self.questions }])
-            }
+            (Status::Pending | Status::Unknown, Command::RecordNotCharged { status }) => Ok(vec![PaymentEvent::NotCharged {
+                order,
+                status,
+                questions: self.questions,
+            }]),
             // After the end: the answer to a last look, or no answer. The watch goes on as its schedule says.
-            (Status::Expired | Status::Cancelled, Command::RecordNotCharged { status }) => {
-                Ok(vec![PaymentEvent::NotCharged { order, status, questions: self.questions }])
-            }
-            (Status::Expired | Status::Cancelled, Command::RecordUnknown { reason }) => {
-                Ok(vec![PaymentEvent::OutcomeUnknown { order, reason, questions: self.questions }])
-            }
+            (Status::Expired | Status::Cancelled, Command::RecordNotCharged { status }) => Ok(vec![PaymentEvent::NotCharged {
+                order,
+                status,
+                questions: self.questions,
+            }]),
+            (Status::Expired | Status::Cancelled, Command::RecordUnknown { reason }) => Ok(vec![PaymentEvent::OutcomeUnknown {
+                order,
+                reason,
+                questions: self.questions,
+            }]),
             (Status::Pending | Status::Unknown | Status::NotCharged | Status::Expired | Status::Cancelled, Command::AskStatus) => {
                 let key = self.payment_key.clone();
-                Ok(key.map(|payment_key| PaymentEvent::StatusAsked { order, payment_key, question: self.questions + 1 }).into_iter().collect())
+                Ok(key
+                    .map(|payment_key| PaymentEvent::StatusAsked {
+                        order,
+                        payment_key,
+                        question: self.questions.saturating_add(1),
+                    })
+                    .into_iter()
+                    .collect())
             }
 
             (Status::Prepared | Status::NotCharged, Command::Expire) => Ok(vec![PaymentEvent::Expired { order }]),
             (Status::Prepared | Status::NotCharged, Command::Cancel) => Ok(vec![PaymentEvent::Cancelled { order }]),
-            (Status::Expired | Status::Cancelled | Status::Declined, Command::Expire | Command::Cancel) => Ok(vec![]),
 
+            // The balance answers every time; only a provider may have to be asked again.
+            (Status::Reversing, Command::Reverse) if bill.method == PaymentMethod::Balance => Ok(vec![]),
             (Status::Captured | Status::Reversing, Command::Reverse) => Ok(self.reverse(bill)),
-            (Status::Reversing, Command::RecordReversal) => Ok(vec![PaymentEvent::Reversed { order, amount: bill.amount }]),
-            (Status::Reversing, Command::RecordReversalUnknown { reason }) => {
-                Ok(vec![PaymentEvent::ReversalUnknown { order, reason, attempts: self.reversals }])
+            (Status::Reversing, Command::RecordReversal) => Ok(vec![PaymentEvent::Reversed {
+                order,
+                amount: bill.amount,
+            }]),
+            (Status::Reversing, Command::RecordReversalUnknown { reason }) => Ok(vec![PaymentEvent::ReversalUnknown {
+                order,
+                reason,
+                attempts: self.reversals,
+            }]),
+            (Status::Reversing, Command::RecordReversalRefused { code, message }) => {
+                Ok(vec![PaymentEvent::ReversalRefused { order, code, message }])
             }
-            (Status::Reversing, Command::RecordReversalRefused { code, message }) => Ok(vec![PaymentEvent::ReversalRefused { order, code, message }]),
 
-            // A late or repeated word about what has ended already.
+            // A late or repeated word about what has ended already, or is decided by the provider's word alone. Nobody would read a refusal.
             (
                 _,
-                Command::RecordDecline { .. }
+                Command::Request { .. }
+                | Command::Expire
+                | Command::Cancel
+                | Command::RecordDecline { .. }
                 | Command::RecordUnknown { .. }
                 | Command::RecordNotCharged { .. }
                 | Command::RecordReversal
@@ -444,8 +498,9 @@ impl Decide for Payment {
                 | Command::RecordReversalRefused { .. }
                 | Command::AskStatus
                 | Command::Repeat,
-            ) => Ok(vec![]),
-            (status, Command::Request { .. } | Command::Expire | Command::Cancel | Command::Reverse) => Err(PaymentError::NotAllowed(status.name())),
+            )
+            | (Status::Reversed | Status::NeedsAttention, Command::Reverse) => Ok(vec![]),
+            (status, Command::Reverse) => Err(PaymentError::NotAllowed(status.name())),
         }
     }
 
@@ -453,8 +508,18 @@ impl Decide for Payment {
         use PaymentEvent as Event;
         let ended = matches!(self.status, PaymentStatus::Expired | PaymentStatus::Cancelled);
         match event {
-            Event::Prepared { order, buyer, amount, method } => {
-                self.bill = Some(Bill { order: *order, buyer: *buyer, amount: *amount, method: *method });
+            Event::Prepared {
+                order,
+                buyer,
+                amount,
+                method,
+            } => {
+                self.bill = Some(Bill {
+                    order: *order,
+                    buyer: *buyer,
+                    amount: *amount,
+                    method: *method,
+                });
                 self.status = PaymentStatus::Prepared;
             }
             Event::Requested { payment_key, attempt, .. } => {

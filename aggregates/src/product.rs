@@ -140,15 +140,40 @@ pub enum Product {
 impl Decide for Product {
     fn decide(&self, command: ProductCommand) -> Result<Vec<ProductEvent>, ProductError> {
         match (self, command) {
-            (Self::New, ProductCommand::Create { seller, sku, name, description, price, stock, at }) => {
-                Ok(vec![ProductEvent::Created { seller, sku, name, description, price, stock, at }])
-            }
+            (
+                Self::New,
+                ProductCommand::Create {
+                    seller,
+                    sku,
+                    name,
+                    description,
+                    price,
+                    stock,
+                    at,
+                },
+            ) => Ok(vec![ProductEvent::Created {
+                seller,
+                sku,
+                name,
+                description,
+                price,
+                stock,
+                at,
+            }]),
             (Self::New, _) => Err(ProductError::Unknown),
             (Self::Offered { .. }, ProductCommand::Create { .. }) => Err(ProductError::Exists),
             (Self::Offered { retired: true, .. }, ProductCommand::Retire) => Ok(vec![]),
             (Self::Offered { retired: true, .. }, ProductCommand::Change { .. }) => Err(ProductError::Retired),
             (Self::Offered { .. }, ProductCommand::Retire) => Ok(vec![ProductEvent::Retired {}]),
-            (Self::Offered { name: n, description: d, price: p, .. }, ProductCommand::Change { name, description, price }) => {
+            (
+                Self::Offered {
+                    name: n,
+                    description: d,
+                    price: p,
+                    ..
+                },
+                ProductCommand::Change { name, description, price },
+            ) => {
                 if let Some(price) = price
                     && price.currency() != p.currency()
                 {
@@ -158,17 +183,44 @@ impl Decide for Product {
                 let description = description.filter(|description| Some(description) != d.as_ref());
                 let price = price.filter(|price| price != p);
                 let same = name.is_none() && description.is_none() && price.is_none();
-                Ok(if same { vec![] } else { vec![ProductEvent::Changed { name, description, price }] })
+                Ok(if same {
+                    vec![]
+                } else {
+                    vec![ProductEvent::Changed { name, description, price }]
+                })
             }
         }
     }
 
     fn evolve(&mut self, event: &ProductEvent) {
         match (event, &mut *self) {
-            (ProductEvent::Created { seller, name, description, price, .. }, _) => {
-                *self = Self::Offered { seller: *seller, name: name.clone(), description: description.clone(), price: *price, retired: false };
+            (
+                ProductEvent::Created {
+                    seller,
+                    name,
+                    description,
+                    price,
+                    ..
+                },
+                _,
+            ) => {
+                *self = Self::Offered {
+                    seller: *seller,
+                    name: name.clone(),
+                    description: description.clone(),
+                    price: *price,
+                    retired: false,
+                };
             }
-            (ProductEvent::Changed { name, description, price }, Self::Offered { name: n, description: d, price: p, .. }) => {
+            (
+                ProductEvent::Changed { name, description, price },
+                Self::Offered {
+                    name: n,
+                    description: d,
+                    price: p,
+                    ..
+                },
+            ) => {
                 if let Some(name) = name {
                     n.clone_from(name);
                 }

@@ -52,6 +52,11 @@ pub trait Reason: std::error::Error {
 
 impl<R: Reason> From<R> for Refusal {
     fn from(reason: R) -> Self {
-        Self { class: reason.class(), code: Cow::Borrowed(reason.code()), detail: Cow::Owned(reason.to_string()), pointer: reason.pointer() }
+        Self {
+            class: reason.class(),
+            code: Cow::Borrowed(reason.code()),
+            detail: Cow::Owned(reason.to_string()),
+            pointer: reason.pointer(),
+        }
     }
 }

@@ -129,10 +129,23 @@ impl Session {
 impl Decide for Session {
     fn decide(&self, command: SessionCommand) -> Result<Vec<SessionEvent>, SessionError> {
         match (self, command) {
-            (Self::New, SessionCommand::Start { account, token, expires_at }) => Ok(vec![SessionEvent::Started { account, token, expires_at }]),
+            (
+                Self::New,
+                SessionCommand::Start {
+                    account,
+                    token,
+                    expires_at,
+                },
+            ) => Ok(vec![SessionEvent::Started {
+                account,
+                token,
+                expires_at,
+            }]),
             (_, SessionCommand::Start { .. }) => Err(SessionError::Exists),
             (Self::Open { expires_at, .. }, SessionCommand::Refresh { at, .. }) if at >= *expires_at => Err(SessionError::Over),
-            (Self::Open { token, .. }, SessionCommand::Refresh { shown, next, .. }) if *token == shown => Ok(vec![SessionEvent::Refreshed { token: next }]),
+            (Self::Open { token, .. }, SessionCommand::Refresh { shown, next, .. }) if *token == shown => {
+                Ok(vec![SessionEvent::Refreshed { token: next }])
+            }
             (Self::Open { .. }, SessionCommand::Refresh { .. }) => Ok(vec![SessionEvent::Revoked {}]),
             (Self::Open { token, .. }, SessionCommand::End { shown }) if *token == shown => Ok(vec![SessionEvent::Ended {}]),
             (_, SessionCommand::End { .. }) => Ok(vec![]),
@@ -142,8 +155,19 @@ impl Decide for Session {
 
     fn evolve(&mut self, event: &SessionEvent) {
         match (event, &mut *self) {
-            (SessionEvent::Started { account, token, expires_at }, _) => {
-                *self = Self::Open { account: *account, token: token.clone(), expires_at: *expires_at };
+            (
+                SessionEvent::Started {
+                    account,
+                    token,
+                    expires_at,
+                },
+                _,
+            ) => {
+                *self = Self::Open {
+                    account: *account,
+                    token: token.clone(),
+                    expires_at: *expires_at,
+                };
             }
             (SessionEvent::Refreshed { token }, Self::Open { token: current, .. }) => current.clone_from(token),
             (SessionEvent::Refreshed { .. }, _) => {}

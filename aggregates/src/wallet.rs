@@ -140,12 +140,23 @@ impl Wallet {
         self.balance
     }
 
-    fn sum(balance: Money, amount: Money) -> Result<Money, WalletError> {
+    fn deposit(balance: Money, amount: Money) -> Result<Vec<WalletEvent>, WalletError> {
         if amount.minor() <= 0 {
             return Err(WalletError::NotPositive);
         }
-        let sum = balance.checked_add(amount).ok().filter(|sum| sum.minor() <= Money::MAX_MINOR);
-        sum.ok_or(WalletError::TooMuch)
+        match balance.checked_add(amount) {
+            Ok(sum) if sum.minor() <= Money::MAX_MINOR => Ok(vec![WalletEvent::Deposited { amount }]),
+            _ => Err(WalletError::TooMuch),
+        }
+    }
+
+    /// What was taken always goes back: a full wallet is no reason to keep it, and an order may have cost nothing.
+    fn credit(balance: Money, payment: PaymentId, order: OrderId, amount: Money) -> Result<Vec<WalletEvent>, WalletError> {
+        if amount.minor() < 0 {
+            return Err(WalletError::NotPositive);
+        }
+        balance.checked_add(amount).map_err(|_| WalletError::TooMuch)?;
+        Ok(vec![WalletEvent::Credited { payment, order, amount }])
     }
 }
 
@@ -165,10 +176,13 @@ impl Decide for Wallet {
             Command::Deposit { amount } | Command::Credit { amount, .. } if amount.currency() != balance.currency() => {
                 Err(WalletError::CurrencyMismatch(balance.currency()))
             }
-            Command::Deposit { amount } => Self::sum(balance, amount).map(|_| vec![WalletEvent::Deposited { amount }]),
-            Command::Credit { payment, order, amount } => Self::sum(balance, amount).map(|_| vec![WalletEvent::Credited { payment, order, amount }]),
+            Command::Deposit { amount } => Self::deposit(balance, amount),
+            Command::Credit { payment, order, amount } => Self::credit(balance, payment, order, amount),
             Command::Debit { payment, order, amount } => {
-                let left = balance.checked_sub(amount).ok().filter(|left| left.minor() >= 0 && amount.minor() >= 0);
+                let left = balance
+                    .checked_sub(amount)
+                    .ok()
+                    .filter(|left| left.minor() >= 0 && amount.minor() >= 0);
                 Ok(vec![match left {
                     Some(_) => WalletEvent::Debited { payment, order, amount },
                     None => WalletEvent::DebitRefused { payment, order, amount },

@@ -49,6 +49,7 @@ const KNOWN: &[Known] = &[
     open("data", "./data"),
     open("role", "all"),
     open("demo", "false"),
+    open("behind_proxy", "false"),
     Known { name: "store", default: "sqlite", secret: true },
     Known { name: "views", default: "sqlite", secret: true },
     secret("keys"),
@@ -150,6 +151,7 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) role: Role,
     pub(crate) demo: bool,
+    pub(crate) behind_proxy: bool,
     pub(crate) store: Place,
     pub(crate) views: Place,
     /// None keeps them in the data directory.
@@ -379,6 +381,7 @@ impl Written {
             data: self.required("data", |text| Ok(PathBuf::from(text)))?,
             role: self.required("role", |text| text.parse::<Role>().map_err(str::to_owned))?,
             demo: self.required("demo", yes_or_no)?,
+            behind_proxy: self.required("behind_proxy", yes_or_no)?,
             store: self.required("store", |text| place(text, &["postgres://", "postgresql://", "esdb://"]))?,
             views: self.required("views", |text| place(text, &["postgres://", "postgresql://"]))?,
             keys: self.optional("keys", |text| match text.split_once("://") {

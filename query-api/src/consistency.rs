@@ -48,7 +48,11 @@ impl FromStr for ConsistencyToken {
         let (log_id, shard, position) = (part(), part(), part());
         let token = || {
             let log_id = log_id.filter(|id| id.len() == 32)?.parse().ok()?;
-            Some(Self { log_id, shard: shard?.parse().ok()?, position: position?.parse().ok()? })
+            Some(Self {
+                log_id,
+                shard: shard?.parse().ok()?,
+                position: position?.parse().ok()?,
+            })
         };
         token().filter(|_| parts.next().is_none()).ok_or(TokenError)
     }
@@ -98,8 +102,16 @@ pub(crate) async fn reach(mut progress: watch::Receiver<Progress>, token: Option
         None => Outcome::Reached,
     };
     let progress = progress.borrow();
-    let shards: Vec<_> = progress.shards.iter().filter(|shard| token.is_none_or(|token| token.shard == shard.shard)).collect();
-    Consistency { outcome, position: position(&shards, progress.shards.len() > 1), lag_ms: lag(&shards) }
+    let shards: Vec<_> = progress
+        .shards
+        .iter()
+        .filter(|shard| token.is_none_or(|token| token.shard == shard.shard))
+        .collect();
+    Consistency {
+        outcome,
+        position: position(&shards, progress.shards.len() > 1),
+        lag_ms: lag(&shards),
+    }
 }
 
 async fn wait(progress: &mut watch::Receiver<Progress>, token: ConsistencyToken, patience: Duration) -> Outcome {
@@ -131,7 +143,11 @@ fn position(shards: &[&ShardProgress], several: bool) -> String {
     match shards {
         [] => "0".to_owned(),
         [shard] if !several => shard.position.to_string(),
-        shards => shards.iter().map(|shard| format!("{}/{}", shard.shard, shard.position)).collect::<Vec<_>>().join(","),
+        shards => shards
+            .iter()
+            .map(|shard| format!("{}/{}", shard.shard, shard.position))
+            .collect::<Vec<_>>()
+            .join(","),
     }
 }
 
@@ -154,22 +170,49 @@ mod tests {
     use super::*;
 
     fn progress(position: u64, state: RunnerState) -> Progress {
-        Progress { shards: vec![ShardProgress { shard: 0, position, recorded_at: Timestamp::from_micros(1), head: 10 }], state }
+        Progress {
+            shards: vec![ShardProgress {
+                shard: 0,
+                position,
+                recorded_at: Timestamp::from_micros(1),
+                head: 10,
+            }],
+            state,
+        }
     }
 
     fn stalled() -> RunnerState {
-        RunnerState::Stalled { shard: 0, position: 6, reason: "of a test".to_owned() }
+        RunnerState::Stalled {
+            shard: 0,
+            position: 6,
+            reason: "of a test".to_owned(),
+        }
     }
 
     fn token(position: u64) -> Option<ConsistencyToken> {
-        Some(ConsistencyToken { log_id: Uuid::nil(), shard: 0, position })
+        Some(ConsistencyToken {
+            log_id: Uuid::nil(),
+            shard: 0,
+            position,
+        })
     }
 
     #[test]
     fn a_token_comes_back_as_it_went_and_nothing_else_is_one() {
-        let token = ConsistencyToken { log_id: Uuid::from_u128(0xabc), shard: 3, position: u64::MAX };
+        let token = ConsistencyToken {
+            log_id: Uuid::from_u128(0xabc),
+            shard: 3,
+            position: u64::MAX,
+        };
         assert_eq!(token.to_string().parse(), Ok(token));
-        for wrong in ["", "7", "a.b.c", "00000000000000000000000000000abc.3", "00000000000000000000000000000abc.3.7.1", "00000000000000000000000000000abc.99999.1"] {
+        for wrong in [
+            "",
+            "7",
+            "a.b.c",
+            "00000000000000000000000000000abc.3",
+            "00000000000000000000000000000abc.3.7.1",
+            "00000000000000000000000000000abc.99999.1",
+        ] {
             assert_eq!(wrong.parse::<ConsistencyToken>(), Err(TokenError), "{wrong}");
         }
     }
@@ -203,10 +246,24 @@ mod tests {
         let mut many = progress(5, RunnerState::Running);
         let (_report, one) = watch::channel(many.clone());
         assert_eq!(reach(one, None, Duration::ZERO).await.position, "5");
-        many.shards.push(ShardProgress { shard: 1, position: 9, recorded_at: Timestamp::from_micros(1), head: 9 });
+        many.shards.push(ShardProgress {
+            shard: 1,
+            position: 9,
+            recorded_at: Timestamp::from_micros(1),
+            head: 9,
+        });
         let (_report, two) = watch::channel(many);
         assert_eq!(reach(two.clone(), None, Duration::ZERO).await.position, "0/5,1/9");
-        let reached = reach(two, Some(ConsistencyToken { log_id: Uuid::nil(), shard: 1, position: 9 }), Duration::ZERO).await;
+        let reached = reach(
+            two,
+            Some(ConsistencyToken {
+                log_id: Uuid::nil(),
+                shard: 1,
+                position: 9,
+            }),
+            Duration::ZERO,
+        )
+        .await;
         assert_eq!((reached.position.as_str(), reached.lag_ms), ("1/9", Some(0)));
     }
 }

@@ -78,7 +78,10 @@ pub(crate) fn parse_by_time(list: List, cursor: Option<&str>) -> Result<Option<C
     let parse = |cursor: &str| {
         let key = decode(list, cursor)?;
         let (at, id) = key.split_once(':')?;
-        Some(Cursor { at: Timestamp::from_micros(at.parse().ok()?), id: id.parse::<Uuid>().ok()? })
+        Some(Cursor {
+            at: Timestamp::from_micros(at.parse().ok()?),
+            id: id.parse::<Uuid>().ok()?,
+        })
     };
     cursor.map(|cursor| parse(cursor).ok_or_else(not_a_cursor)).transpose()
 }
@@ -90,7 +93,9 @@ pub(crate) fn by_sequence(list: List, sequence: u64) -> String {
 
 /// Reads a place in a list that is sorted by sequence.
 pub(crate) fn parse_by_sequence(list: List, cursor: Option<&str>) -> Result<Option<u64>, Failed> {
-    cursor.map(|cursor| decode(list, cursor).and_then(|key| key.parse().ok()).ok_or_else(not_a_cursor)).transpose()
+    cursor
+        .map(|cursor| decode(list, cursor).and_then(|key| key.parse().ok()).ok_or_else(not_a_cursor))
+        .transpose()
 }
 
 #[cfg(test)]
@@ -99,7 +104,10 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_as_it_went() {
-        let cursor = Cursor { at: Timestamp::from_micros(1_700_000_000_000_123), id: Uuid::from_u128(7) };
+        let cursor = Cursor {
+            at: Timestamp::from_micros(1_700_000_000_000_123),
+            id: Uuid::from_u128(7),
+        };
         let text = by_time(List::Orders, cursor);
         assert_eq!(parse_by_time(List::Orders, Some(&text)).expect("our own"), Some(cursor));
         let text = by_sequence(List::Entries, 42);
@@ -108,7 +116,13 @@ mod tests {
 
     #[test]
     fn a_cursor_of_another_list_or_of_nobody_is_refused() {
-        let text = by_time(List::Orders, Cursor { at: Timestamp::from_micros(1), id: Uuid::nil() });
+        let text = by_time(
+            List::Orders,
+            Cursor {
+                at: Timestamp::from_micros(1),
+                id: Uuid::nil(),
+            },
+        );
         assert!(parse_by_time(List::Products, Some(&text)).is_err());
         for wrong in ["", "x", "bzE6", "한글", &"A".repeat(10_000)] {
             assert!(parse_by_time(List::Orders, Some(wrong)).is_err(), "{wrong}");

@@ -83,6 +83,10 @@ impl From<Failed> for Error {
     fn from(failed: Failed) -> Self {
         let mut extensions = ErrorExtensionValues::default();
         extensions.set("code", failed.code());
-        Self { message: failed.message().into_owned(), source: None, extensions: Some(extensions) }
+        Self {
+            message: failed.message().into_owned(),
+            source: None,
+            extensions: Some(extensions),
+        }
     }
 }

@@ -53,12 +53,23 @@ const EXPLORER_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sc
 pub fn router(settings: QueryApi) -> Router {
     let graphiql = settings.graphiql;
     let body = settings.limits.body;
-    let routes = Router::new().route("/graphql", get(graphql).post(graphql)).layer(DefaultBodyLimit::max(body)).with_state(Api::new(settings));
-    if graphiql { routes.route("/graphiql", get(explorer)) } else { routes }
+    let routes = Router::new()
+        .route("/graphql", get(graphql).post(graphql))
+        .layer(DefaultBodyLimit::max(body))
+        .with_state(Api::new(settings));
+    if graphiql {
+        routes.route("/graphiql", get(explorer))
+    } else {
+        routes
+    }
 }
 
 async fn explorer() -> impl IntoResponse {
-    let headers = [(header::CONTENT_SECURITY_POLICY, EXPLORER_POLICY), (header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::REFERRER_POLICY, "no-referrer")];
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, EXPLORER_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
     (headers, Html(EXPLORER))
 }
 
@@ -85,10 +96,17 @@ impl Api {
 async fn graphql(State(api): State<Api>, request: Request) -> Response {
     let language = Language::of(request.headers());
     let began = Instant::now();
-    let span = tracing::info_span!("graphql", operation = tracing::field::Empty, outcome = tracing::field::Empty, errors = tracing::field::Empty);
+    let span = tracing::info_span!(
+        "graphql",
+        operation = tracing::field::Empty,
+        outcome = tracing::field::Empty,
+        errors = tracing::field::Empty
+    );
     let answer = async {
         let _permit = api.requests.try_acquire().map_err(|_| Refused::Busy)?;
-        tokio::time::timeout(api.settings.timeouts.request, answer(&api, request, language)).await.map_err(|_| Refused::TooSlow)?
+        tokio::time::timeout(api.settings.timeouts.request, answer(&api, request, language))
+            .await
+            .map_err(|_| Refused::TooSlow)?
     };
     let answer = answer.instrument(span.clone()).await;
     let outcome = match &answer {
@@ -138,10 +156,18 @@ async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'st
 
 /// Who asks. A token that is no good is refused: answering it as nobody's would look like an empty shop.
 fn viewer(api: &Api, headers: &HeaderMap) -> Result<Viewer, Refused> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Viewer(None)) };
-    let token = value.to_str().ok().and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return Ok(Viewer(None));
+    };
+    let token = value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let (_, token) = token.ok_or(Refused::Unauthenticated(AuthError::Invalid))?;
-    (api.settings.authenticate)(token.trim()).map(|asker| Viewer(Some(asker))).map_err(Refused::Unauthenticated)
+    (api.settings.authenticate)(token.trim())
+        .map(|asker| Viewer(Some(asker)))
+        .map_err(Refused::Unauthenticated)
 }
 
 /// The token that was shown. A wrong one in the header is a mistake to be told of; a cookie may be left over from another log, and nobody
@@ -149,12 +175,22 @@ fn viewer(api: &Api, headers: &HeaderMap) -> Result<Viewer, Refused> {
 fn consistency_token(api: &Api, headers: &HeaderMap) -> Result<Option<ConsistencyToken>, Refused> {
     let ours = |token: &ConsistencyToken| token.log_id == api.settings.log_id;
     if let Some(value) = headers.get(CONSISTENCY_TOKEN) {
-        let token = value.to_str().unwrap_or_default().parse().map_err(|error: crate::TokenError| Refused::ConsistencyToken(error.to_string()))?;
+        let token = value
+            .to_str()
+            .unwrap_or_default()
+            .parse()
+            .map_err(|error: crate::TokenError| Refused::ConsistencyToken(error.to_string()))?;
         let foreign = || Refused::ConsistencyToken("this consistency token is of another log: it was not issued by this shop".to_owned());
         return Some(token).filter(ours).ok_or_else(foreign).map(Some);
     }
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';'));
-    let mut tokens = cookies.filter_map(|cookie| cookie.split_once('=')).filter(|(name, _)| name.trim().eq_ignore_ascii_case(CONSISTENCY_TOKEN));
+    let cookies = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'));
+    let mut tokens = cookies
+        .filter_map(|cookie| cookie.split_once('='))
+        .filter(|(name, _)| name.trim().eq_ignore_ascii_case(CONSISTENCY_TOKEN));
     Ok(tokens.find_map(|(_, token)| token.trim().parse().ok().filter(ours)))
 }
 
@@ -184,26 +220,44 @@ struct Got {
 
 impl Asked {
     async fn read(request: Request, most: usize) -> Result<Self, Refused> {
-        let posted = if request.method() == Method::POST { Self::posted(request, most).await? } else { Self::got(&request, most)? };
-        let query = posted.query.ok_or_else(|| Refused::Unreadable("`query` is missing: it is the question".to_owned()))?;
+        let posted = if request.method() == Method::POST {
+            Self::posted(request, most).await?
+        } else {
+            Self::got(&request, most)?
+        };
+        let query = posted
+            .query
+            .ok_or_else(|| Refused::Unreadable("`query` is missing: it is the question".to_owned()))?;
         let variables = posted.variables.unwrap_or_default();
         if !(variables.is_object() || variables.is_null()) {
             return Err(Refused::Unreadable("`variables` is an object".to_owned()));
         }
-        Ok(Self { query, operation_name: posted.operation_name.filter(|name| !name.is_empty()), variables: Variables::from_json(variables) })
+        Ok(Self {
+            query,
+            operation_name: posted.operation_name.filter(|name| !name.is_empty()),
+            variables: Variables::from_json(variables),
+        })
     }
 
     async fn posted(request: Request, most: usize) -> Result<Posted, Refused> {
-        let content = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let content = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         if !content.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(JSON) {
             return Err(Refused::MediaType);
         }
-        let body = Bytes::from_request(request, &()).await.map_err(|refused| match refused.into_response().status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Refused::TooLarge(most),
-            _ => Refused::Unreadable("the body broke off".to_owned()),
-        })?;
+        let body = Bytes::from_request(request, &())
+            .await
+            .map_err(|refused| match refused.into_response().status() {
+                StatusCode::PAYLOAD_TOO_LARGE => Refused::TooLarge(most),
+                _ => Refused::Unreadable("the body broke off".to_owned()),
+            })?;
         if body.trim_ascii_start().starts_with(b"[") {
-            return Err(Refused::Unreadable("one request asks one question: batches are not answered".to_owned()));
+            return Err(Refused::Unreadable(
+                "one request asks one question: batches are not answered".to_owned(),
+            ));
         }
         // The parser's words name a line and a column, and at most a member of ours.
         serde_json::from_slice(&body).map_err(|error| Refused::Unreadable(format!("the body is not a question in JSON: {error}")))
@@ -213,11 +267,16 @@ impl Asked {
         if request.uri().query().is_some_and(|query| query.len() > most) {
             return Err(Refused::TooLarge(most));
         }
-        let Query(got) = Query::<Got>::try_from_uri(request.uri()).map_err(|error| Refused::Unreadable(format!("the parameters cannot be read: {error}")))?;
+        let Query(got) = Query::<Got>::try_from_uri(request.uri())
+            .map_err(|error| Refused::Unreadable(format!("the parameters cannot be read: {error}")))?;
         let variables = got.variables.filter(|variables| !variables.is_empty());
         let variables = variables.map(|variables| serde_json::from_str(&variables)).transpose();
         let variables = variables.map_err(|error| Refused::Unreadable(format!("`variables` is not JSON: {error}")))?;
-        Ok(Posted { query: got.query, operation_name: got.operation_name, variables })
+        Ok(Posted {
+            query: got.query,
+            operation_name: got.operation_name,
+            variables,
+        })
     }
 }
 
@@ -246,7 +305,12 @@ struct Extensions<'a> {
 impl Form {
     /// The first of ours that `Accept` names; the newer one when it names none, or all.
     fn of(headers: &HeaderMap) -> Result<Self, Refused> {
-        let mut named = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).peekable();
+        let mut named = headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .peekable();
         if named.peek().is_none() {
             return Ok(Self::GraphQl);
         }
@@ -260,15 +324,33 @@ impl Form {
 
     fn answer(self, answered: Answered, consistency: &Consistency) -> Response {
         let errors = with_codes(answered.errors, BAD_USER_INPUT);
-        self.respond(StatusCode::OK, &Body { data: Some(&answered.data), errors: &errors, extensions: Extensions { consistency } })
+        self.respond(
+            StatusCode::OK,
+            &Body {
+                data: Some(&answered.data),
+                errors: &errors,
+                extensions: Extensions { consistency },
+            },
+        )
     }
 
     /// Says what is wrong with a question before anything of it was answered.
     fn refuse(self, errors: Vec<ServerError>, consistency: &Consistency) -> Response {
         let errors = with_codes(errors, "GRAPHQL_VALIDATION_FAILED");
         // The older form's status speaks of the request alone (GraphQL over HTTP, 6.4.1).
-        let status = if self == Self::GraphQl { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-        self.respond(status, &Body { data: None, errors: &errors, extensions: Extensions { consistency } })
+        let status = if self == Self::GraphQl {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::OK
+        };
+        self.respond(
+            status,
+            &Body {
+                data: None,
+                errors: &errors,
+                extensions: Extensions { consistency },
+            },
+        )
     }
 
     fn respond(self, status: StatusCode, body: &Body<'_>) -> Response {

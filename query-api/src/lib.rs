@@ -125,6 +125,9 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { request: Duration::from_secs(10), consistency: Duration::from_secs(2) }
+        Self {
+            request: Duration::from_secs(10),
+            consistency: Duration::from_secs(2),
+        }
     }
 }

@@ -58,7 +58,11 @@ pub(crate) fn parse(query: &str, limits: &Limits, introspection: bool) -> Result
         return Err(refuse(format!("a question has at most {MOST_BRACKETS} brackets within brackets")));
     }
     let document = parse_query(query).map_err(ServerError::from)?;
-    let mut measure = Measure { fragments: &document.fragments, known: HashMap::new(), written: 0 };
+    let mut measure = Measure {
+        fragments: &document.fragments,
+        known: HashMap::new(),
+        written: 0,
+    };
     let mut all = Size::default();
     for (_, operation) in document.operations.iter() {
         let size = measure.selections(&operation.node.selection_set.node, 0)?;
@@ -89,7 +93,11 @@ fn refuse(message: String) -> ServerError {
 }
 
 fn at_most(what: &str, count: usize, most: usize) -> Result<(), ServerError> {
-    if count <= most { Ok(()) } else { Err(refuse(format!("a question has at most {most} {what}"))) }
+    if count <= most {
+        Ok(())
+    } else {
+        Err(refuse(format!("a question has at most {most} {what}")))
+    }
 }
 
 struct Measure<'a> {
@@ -133,7 +141,9 @@ impl<'a> Measure<'a> {
 
     fn fragment(&mut self, name: &str, nested: usize) -> Result<Size, ServerError> {
         // One that is not there is the validation's to report.
-        let Some((name, fragment)) = self.fragments.get_key_value(name) else { return Ok(Size::default()) };
+        let Some((name, fragment)) = self.fragments.get_key_value(name) else {
+            return Ok(Size::default());
+        };
         match self.known.get(name.as_str()) {
             Some(Some(size)) => return Ok(*size),
             Some(None) => return Err(refuse(format!("the fragment `{name}` is a part of itself"))),

@@ -29,7 +29,11 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(views: Arc<dyn Views>, vault: KeyVault, reads: usize) -> Self {
-        Self { views, vault, reads: Arc::new(Semaphore::new(reads.max(1))) }
+        Self {
+            views,
+            vault,
+            reads: Arc::new(Semaphore::new(reads.max(1))),
+        }
     }
 
     pub(crate) fn reader(&self) -> Reader {
@@ -37,7 +41,10 @@ impl Source {
     }
 
     /// Asks the views one thing, on a thread that may wait.
-    pub(crate) async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&dyn Views) -> Result<T, ReadError> + Send + 'static) -> Result<T, Failed> {
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Views) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Failed> {
         let views = Arc::clone(&self.views);
         self.blocking(move || question(&*views).map_err(Failed::from)).await
     }

@@ -12,7 +12,9 @@ use support::{Answer, Served, Shop, Who, at_position, order_id, product_id, toke
 use uuid::Uuid;
 
 async fn walk(shop: &Served, list: &str, first: usize) -> Vec<String> {
-    let query = format!("query Walk($after: String) {{ page: {list}(first: {first}, after: $after) {{ edges {{ cursor node {{ id }} }} pageInfo {{ hasNextPage hasPreviousPage endCursor }} }} }}");
+    let query = format!(
+        "query Walk($after: String) {{ page: {list}(first: {first}, after: $after) {{ edges {{ cursor node {{ id }} }} pageInfo {{ hasNextPage hasPreviousPage endCursor }} }} }}"
+    );
     let (mut ids, mut after) = (vec![], Value::Null);
     loop {
         let answer = shop.ask(Who::Admin, &query, json!({"after": after})).await;
@@ -21,7 +23,10 @@ async fn walk(shop: &Served, list: &str, first: usize) -> Vec<String> {
         let edges = page["edges"].as_array().expect("a list");
         assert!(edges.len() <= first);
         ids.extend(edges.iter().map(|edge| edge["node"]["id"].as_str().expect("an id").to_owned()));
-        assert_eq!(edges.last().map(|edge| edge["cursor"].clone()).unwrap_or_default(), page["pageInfo"]["endCursor"]);
+        assert_eq!(
+            edges.last().map(|edge| edge["cursor"].clone()).unwrap_or_default(),
+            page["pageInfo"]["endCursor"]
+        );
         if page["pageInfo"]["hasNextPage"] == json!(false) {
             return ids;
         }
@@ -56,7 +61,14 @@ async fn the_entries_of_a_balance_are_paged_too() {
     let mut shop = Shop::new();
     for sequence in 3..13 {
         let (account, at) = (Who::Buyer.account(), Timestamp::from_micros(9));
-        shop.memory.entries.push(WalletEntry { account, sequence, at, kind: EntryKind::Debit, amount: won(sequence.cast_signed()), order: Some(order_id(1)) });
+        shop.memory.entries.push(WalletEntry {
+            account,
+            sequence,
+            at,
+            kind: EntryKind::Debit,
+            amount: won(sequence.cast_signed()),
+            order: Some(order_id(1)),
+        });
     }
     let shop = shop.serve();
     let query = "query Entries($after: String) { me { balanceEntries(first: 4, after: $after) { nodes { amount { amount } order { id } } pageInfo { hasNextPage endCursor } } } }";
@@ -64,7 +76,13 @@ async fn the_entries_of_a_balance_are_paged_too() {
     loop {
         let answer = shop.ask(Who::Buyer, query, json!({"after": after})).await;
         let page = answer.data()["me"]["balanceEntries"].clone();
-        amounts.extend(page["nodes"].as_array().expect("a list").iter().map(|node| node["amount"]["amount"].as_i64().expect("an amount")));
+        amounts.extend(
+            page["nodes"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|node| node["amount"]["amount"].as_i64().expect("an amount")),
+        );
         if page["pageInfo"]["hasNextPage"] == json!(false) {
             break;
         }
@@ -92,7 +110,10 @@ async fn a_page_of_fifty_orders_with_all_edges_asks_the_views_a_few_times() {
     let nodes = answer.data()["orders"]["edges"].as_array().expect("a list").clone();
     assert_eq!(nodes.len(), 50);
     assert_eq!(nodes[0]["node"]["lines"][1]["product"]["inventory"]["available"], 970);
-    assert_eq!(nodes[49]["node"]["payment"]["order"]["buyer"]["name"], nodes[49]["node"]["buyer"]["name"]);
+    assert_eq!(
+        nodes[49]["node"]["payment"]["order"]["buyer"]["name"],
+        nodes[49]["node"]["buyer"]["name"]
+    );
     let calls = shop.memory.counted();
     // One for each edge, and a few more where edges of one kind stand at different depths.
     assert!(calls.values().sum::<usize>() <= 12, "{calls:?}");
@@ -126,14 +147,25 @@ async fn wrong_ids_cursors_and_numbers_are_the_askers_mistake() {
         assert!(answer.json.to_string().len() < 2_000, "{query:.80}");
         assert_eq!(answer.json["extensions"]["consistency"]["outcome"], "REACHED");
     }
-    let answer = shop.ask(Who::Admin, "query O($status: OrderStatus) { orders(status: $status) { nodes { id } } }", json!({"status": "LOST"})).await;
+    let answer = shop
+        .ask(
+            Who::Admin,
+            "query O($status: OrderStatus) { orders(status: $status) { nodes { id } } }",
+            json!({"status": "LOST"}),
+        )
+        .await;
     assert!(answer.json["errors"][0]["extensions"]["code"].is_string(), "{}", answer.json);
 }
 
 #[tokio::test]
 async fn a_question_that_is_too_large_is_refused_before_it_is_answered() {
     let shop = large_shop().serve();
-    let deep = format!("{{ order(id: \"{}\") {}id{} }}", order_id(1), "{ payment { order ".repeat(8) + "{ ", " }".repeat(17));
+    let deep = format!(
+        "{{ order(id: \"{}\") {}id{} }}",
+        order_id(1),
+        "{ payment { order ".repeat(8) + "{ ",
+        " }".repeat(17)
+    );
     let aliases: String = (0..60).map(|n| format!("a{n}: id ")).collect();
     let roots: String = (0..25).map(|n| format!("a{n}: me {{ id }} ")).collect();
     let directives = "@include(if: true) ".repeat(30);
@@ -150,10 +182,21 @@ async fn a_question_that_is_too_large_is_refused_before_it_is_answered() {
         ("directives", format!("{{ me {{ id {directives} }} }}")),
         ("wide", wide.to_owned()),
         ("bomb", bomb),
-        ("cycle", "{ me { ...A } } fragment A on Account { ...B } fragment B on Account { ...A }".to_owned()),
+        (
+            "cycle",
+            "{ me { ...A } } fragment A on Account { ...B } fragment B on Account { ...A }".to_owned(),
+        ),
         ("fields", format!("{{ me {{ {} }} }}", "id ".repeat(2_000))),
         ("brackets", "{a".repeat(80_000)),
-        ("introspection", format!("{{ {} }}", (0..5).map(|n| format!("a{n}: __schema {{ types {{ name }} }} ")).collect::<String>())),
+        (
+            "introspection",
+            format!(
+                "{{ {} }}",
+                (0..5)
+                    .map(|n| format!("a{n}: __schema {{ types {{ name }} }} "))
+                    .collect::<String>()
+            ),
+        ),
     ] {
         let began = std::time::Instant::now();
         let answer = shop.ask(Who::Admin, &query, json!({})).await;
@@ -171,34 +214,77 @@ async fn a_request_that_is_none_is_told_why() {
     let huge = json!({"query": "{ me { id } }", "extensions": "x".repeat(300 * 1024)}).to_string();
     let cases: [(&str, String, u16, &str); 8] = [
         ("huge", huge, 413, "body-too-large"),
-        ("batch", json!([{"query": "{ me { id } }"}, {"query": "{ me { id } }"}]).to_string(), 400, "unreadable-question"),
+        (
+            "batch",
+            json!([{"query": "{ me { id } }"}, {"query": "{ me { id } }"}]).to_string(),
+            400,
+            "unreadable-question",
+        ),
         ("broken", "{\"query\": ".to_owned(), 400, "unreadable-question"),
         ("empty", String::new(), 400, "unreadable-question"),
         ("no query", "{}".to_owned(), 400, "unreadable-question"),
         ("query no text", "{\"query\": 7}".to_owned(), 400, "unreadable-question"),
-        ("variables no object", "{\"query\": \"{ me { id } }\", \"variables\": [1]}".to_owned(), 400, "unreadable-question"),
-        ("nested", "{\"query\": \"{ me { id } }\", \"variables\": ".to_owned() + &"[".repeat(100_000), 400, "unreadable-question"),
+        (
+            "variables no object",
+            "{\"query\": \"{ me { id } }\", \"variables\": [1]}".to_owned(),
+            400,
+            "unreadable-question",
+        ),
+        (
+            "nested",
+            "{\"query\": \"{ me { id } }\", \"variables\": ".to_owned() + &"[".repeat(100_000),
+            400,
+            "unreadable-question",
+        ),
     ];
     for (name, body, status, code) in cases {
         let answer = shop.post(body).await;
-        assert_eq!((answer.status.as_u16(), answer.json["code"].as_str()), (status, Some(code)), "{name}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.json["code"].as_str()),
+            (status, Some(code)),
+            "{name}"
+        );
         assert_eq!(answer.headers["content-type"], "application/problem+json", "{name}");
     }
-    let answer = shop.send(Request::post("/graphql").header("content-type", "text/plain").body(Body::from("{}")).expect("a request")).await;
+    let answer = shop
+        .send(
+            Request::post("/graphql")
+                .header("content-type", "text/plain")
+                .body(Body::from("{}"))
+                .expect("a request"),
+        )
+        .await;
     assert_eq!(answer.status.as_u16(), 415);
     let answer = shop.send(Request::delete("/graphql").body(Body::empty()).expect("a request")).await;
     assert_eq!(answer.status.as_u16(), 405);
-    let answer = shop.ask_with(Who::Nobody, "{ me { id } }", json!({}), &[("accept", "text/html")]).await;
+    let answer = shop
+        .ask_with(Who::Nobody, "{ me { id } }", json!({}), &[("accept", "text/html")])
+        .await;
     assert_eq!(answer.status.as_u16(), 406);
 }
 
 #[tokio::test]
 async fn a_question_may_come_by_get_and_in_two_forms() {
     let shop = Shop::new().serve();
-    let get = |query: &'static str, accept: &'static str| Request::get(format!("/graphql?{query}")).header("accept", accept).body(Body::empty()).expect("a request");
-    let answer = shop.send(get("query=query%20P(%24n%3AInt)%7Bproducts(first%3A%24n)%7Bnodes%7Bid%7D%7D%7D&variables=%7B%22n%22%3A1%7D&operationName=P", "*/*")).await;
+    let get = |query: &'static str, accept: &'static str| {
+        Request::get(format!("/graphql?{query}"))
+            .header("accept", accept)
+            .body(Body::empty())
+            .expect("a request")
+    };
+    let answer = shop
+        .send(get(
+            "query=query%20P(%24n%3AInt)%7Bproducts(first%3A%24n)%7Bnodes%7Bid%7D%7D%7D&variables=%7B%22n%22%3A1%7D&operationName=P",
+            "*/*",
+        ))
+        .await;
     assert_eq!(answer.data()["products"]["nodes"][0]["id"], product_id(2).to_string());
-    assert!(answer.headers["content-type"].to_str().expect("text").starts_with("application/graphql-response+json"));
+    assert!(
+        answer.headers["content-type"]
+            .to_str()
+            .expect("text")
+            .starts_with("application/graphql-response+json")
+    );
     assert_eq!(answer.headers["cache-control"], "no-store");
 
     let (newer, older) = ("application/graphql-response+json, application/json;q=0.9", "application/json");
@@ -206,8 +292,18 @@ async fn a_question_may_come_by_get_and_in_two_forms() {
     assert_eq!(shop.send(get(wrong, newer)).await.status.as_u16(), 400);
     let answer = shop.send(get(wrong, older)).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (200, "GRAPHQL_VALIDATION_FAILED"));
-    assert!(answer.headers["content-type"].to_str().expect("text").starts_with("application/json"));
-    for wrong in ["", "variables=%7B%7D", "query=%7Bme%7Bid%7D%7D&variables=x", "query=%7Bme%7Bid%7D%7D&variables=7"] {
+    assert!(
+        answer.headers["content-type"]
+            .to_str()
+            .expect("text")
+            .starts_with("application/json")
+    );
+    for wrong in [
+        "",
+        "variables=%7B%7D",
+        "query=%7Bme%7Bid%7D%7D&variables=x",
+        "query=%7Bme%7Bid%7D%7D&variables=7",
+    ] {
         assert_eq!(shop.send(get(wrong, newer)).await.status.as_u16(), 400, "{wrong}");
     }
     let mutation = shop.ask(Who::Admin, "mutation { buy }", json!({})).await;
@@ -228,7 +324,9 @@ async fn a_question_with_a_token_waits_until_the_views_are_there() {
         tokio::time::sleep(Duration::from_millis(150)).await;
         report.send_replace(at_position(12));
     });
-    let answer = shop.ask_with(Who::Buyer, ASK, json!({}), &[("consistency-token", &token(12))]).await;
+    let answer = shop
+        .ask_with(Who::Buyer, ASK, json!({}), &[("consistency-token", &token(12))])
+        .await;
     assert_eq!(consistency(&answer), &json!({"outcome": "REACHED", "position": "12", "lagMs": 0}));
 }
 
@@ -253,18 +351,23 @@ async fn an_answer_says_honestly_when_the_views_did_not_get_there() {
     let mut shop = Shop::new();
     shop.timeouts.consistency = Duration::from_millis(50);
     let shop = shop.serve();
-    let ask = || shop.ask_with(Who::Buyer, ASK, json!({}), &[]);
-    assert_eq!(consistency(&ask().await), &json!({"outcome": "REACHED", "position": "10", "lagMs": 0}));
+    let answer = shop.ask(Who::Buyer, ASK, json!({})).await;
+    assert_eq!(consistency(&answer), &json!({"outcome": "REACHED", "position": "10", "lagMs": 0}));
 
     let late = token(12);
-    let ask = || shop.ask_with(Who::Buyer, ASK, json!({}), &[("consistency-token", &late)]);
+    let late = [("consistency-token", late.as_str())];
+    let ask = || shop.ask_with(Who::Buyer, ASK, json!({}), &late);
     let answer = ask().await;
     assert_eq!(consistency(&answer)["outcome"], "TIMED_OUT");
     assert_eq!(answer.data()["me"]["id"], Who::Buyer.account().to_string());
 
     let mut progress = at_position(10);
     progress.shards[0].head = 12;
-    progress.state = RunnerState::Stalled { shard: 0, position: 11, reason: "of this test".to_owned() };
+    progress.state = RunnerState::Stalled {
+        shard: 0,
+        position: 11,
+        reason: "of this test".to_owned(),
+    };
     shop.report.send_replace(progress.clone());
     let answer = ask().await;
     assert_eq!(consistency(&answer)["outcome"], "STALLED");
@@ -280,7 +383,11 @@ async fn a_token_that_is_none_or_of_another_log_is_refused() {
     let shop = Shop::new().serve();
     for wrong in ["", "12", "rubbish", "0/12", &format!("{}.0.1", Uuid::from_u128(5).simple())] {
         let answer = shop.ask_with(Who::Buyer, ASK, json!({}), &[("consistency-token", wrong)]).await;
-        assert_eq!((answer.status.as_u16(), answer.json["code"].as_str()), (400, Some("invalid-consistency-token")), "{wrong}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.json["code"].as_str()),
+            (400, Some("invalid-consistency-token")),
+            "{wrong}"
+        );
     }
 }
 
@@ -302,10 +409,16 @@ async fn an_answer_that_takes_too_long_is_given_up() {
     shop.limits.requests = 1;
     let shop = shop.serve();
     let (first, second) = tokio::join!(shop.ask(Who::Buyer, ASK, json!({})), shop.ask(Who::Buyer, ASK, json!({})));
-    let mut codes = [first.json["code"].as_str().expect("a code"), second.json["code"].as_str().expect("a code")];
+    let mut codes = [
+        first.json["code"].as_str().expect("a code"),
+        second.json["code"].as_str().expect("a code"),
+    ];
     codes.sort_unstable();
     assert_eq!(codes, ["overloaded", "too-slow"]);
-    assert_eq!((first.status.as_u16(), &first.headers["retry-after"]), (503, &"1".parse().expect("a value")));
+    assert_eq!(
+        (first.status.as_u16(), &first.headers["retry-after"]),
+        (503, &"1".parse().expect("a value"))
+    );
 }
 
 #[tokio::test]
@@ -313,11 +426,20 @@ async fn the_schema_tells_about_itself_only_where_the_settings_say_so() {
     let query = "{ __schema { types { name fields { name type { name ofType { name ofType { name ofType { name } } } } } } } }";
     let shop = Shop::new().serve();
     let answer = shop.ask(Who::Nobody, query, json!({})).await;
-    assert!(answer.data()["__schema"]["types"].as_array().expect("a list").iter().any(|kind| kind["name"] == "Order"));
+    assert!(
+        answer.data()["__schema"]["types"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .any(|kind| kind["name"] == "Order")
+    );
     let explorer = shop.send(Request::get("/graphiql").body(Body::empty()).expect("a request")).await;
     assert_eq!(explorer.status.as_u16(), 200);
     let page = explorer.json.as_str().expect("a page");
-    assert!(!page.contains("http://") && !page.contains("https://"), "the page must not need anything from elsewhere");
+    assert!(
+        !page.contains("http://") && !page.contains("https://"),
+        "the page must not need anything from elsewhere"
+    );
 
     let mut shop = Shop::new();
     shop.introspection = false;
@@ -329,7 +451,13 @@ async fn the_schema_tells_about_itself_only_where_the_settings_say_so() {
     assert_eq!(answer.status.as_u16(), 400);
     let answer = shop.ask(Who::Nobody, "{ product { nam } prodct { id } }", json!({})).await;
     assert!(!answer.json.to_string().contains("Did you mean"), "{}", answer.json);
-    assert_eq!(shop.send(Request::get("/graphiql").body(Body::empty()).expect("a request")).await.status.as_u16(), 404);
+    assert_eq!(
+        shop.send(Request::get("/graphiql").body(Body::empty()).expect("a request"))
+            .await
+            .status
+            .as_u16(),
+        404
+    );
 }
 
 /// After a change that is meant: `UPDATE_SCHEMA=1 cargo test -p query-api the_schema_is_the_one_that_is_checked_in`.
@@ -341,5 +469,8 @@ fn the_schema_is_the_one_that_is_checked_in() {
         std::fs::write(path, &schema).expect("the file can be written");
     }
     let known = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(known == schema, "schema.graphql is another one; if the change is meant, run this test with UPDATE_SCHEMA=1");
+    assert!(
+        known == schema,
+        "schema.graphql is another one; if the change is meant, run this test with UPDATE_SCHEMA=1"
+    );
 }

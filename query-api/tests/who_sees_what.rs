@@ -33,7 +33,9 @@ async fn an_order_is_there_for_its_buyer_its_seller_and_admins_however_it_is_ask
             assert_eq!(!answer.data()["it"].is_null(), SEE_THE_ORDER.contains(&who), "{who:?} {field}");
         }
         // What one may not see looks like what is not there.
-        let unknown = shop.ask(who, &format!("{{ order(id: \"{}\") {{ id }} }}", order_id(404)), json!({})).await;
+        let unknown = shop
+            .ask(who, &format!("{{ order(id: \"{}\") {{ id }} }}", order_id(404)), json!({}))
+            .await;
         assert_eq!(unknown.data(), &json!({"order": null}));
     }
 }
@@ -42,15 +44,24 @@ async fn an_order_is_there_for_its_buyer_its_seller_and_admins_however_it_is_ask
 async fn the_edges_of_an_order_show_each_viewer_what_is_theirs_to_see() {
     let shop = Shop::new().serve();
     for who in SEE_THE_ORDER {
-        let answer = shop.ask(who, &format!("{{ order(id: \"{}\") {{ {ORDER} }} }}", order_id(1)), json!({})).await;
+        let answer = shop
+            .ask(who, &format!("{{ order(id: \"{}\") {{ {ORDER} }} }}", order_id(1)), json!({}))
+            .await;
         let order = &answer.data()["order"];
         assert_eq!(order["shippingAddress"]["postalCode"], "04524", "{who:?}");
         assert_eq!(order["payment"]["attempts"][0]["result"], "CAPTURED", "{who:?}");
         assert_eq!(order["lines"][0]["lineTotal"]["amount"], 15_000, "{who:?}");
-        assert_eq!(order["lines"][0]["product"]["inventory"], json!({"onHand": 1_000, "reserved": 30, "available": 970, "unlimited": false}));
+        assert_eq!(
+            order["lines"][0]["product"]["inventory"],
+            json!({"onHand": 1_000, "reserved": 30, "available": 970, "unlimited": false})
+        );
 
         let buyer = &order["buyer"];
-        assert_eq!((buyer["name"].as_str(), buyer["email"].as_str()), (Some("Buyer"), Some("Buyer@jangbu.dev")), "{who:?}");
+        assert_eq!(
+            (buyer["name"].as_str(), buyer["email"].as_str()),
+            (Some("Buyer"), Some("Buyer@jangbu.dev")),
+            "{who:?}"
+        );
         let whole = who != Who::Seller;
         for private in ["phone", "balance", "balanceEntries"] {
             assert_eq!(!buyer[private].is_null(), whole, "{who:?} {private}");
@@ -92,14 +103,20 @@ async fn everyone_sees_products_their_stock_and_who_sells_them_and_no_more_of_th
 #[tokio::test]
 async fn an_account_is_there_for_itself_for_admins_and_in_part_for_a_seller_who_sold_to_it() {
     let shop = Shop::new().serve();
-    let query = format!("{{ node(id: \"{}\") {{ id ... on Account {{ name email phone balance {{ amount }} }} }} }}", Who::Buyer.account());
+    let query = format!(
+        "{{ node(id: \"{}\") {{ id ... on Account {{ name email phone balance {{ amount }} }} }} }}",
+        Who::Buyer.account()
+    );
     for who in Who::ALL {
         let answer = shop.ask(who, &query, json!({})).await;
         let account = &answer.data()["node"];
         match who {
             Who::Buyer | Who::Admin => assert_eq!(account["balance"]["amount"], 1_000_000, "{who:?}"),
             Who::Seller => {
-                assert_eq!((account["email"].as_str(), &account["phone"], &account["balance"]), (Some("Buyer@jangbu.dev"), &Value::Null, &Value::Null));
+                assert_eq!(
+                    (account["email"].as_str(), &account["phone"], &account["balance"]),
+                    (Some("Buyer@jangbu.dev"), &Value::Null, &Value::Null)
+                );
             }
             Who::Nobody | Who::OtherBuyer | Who::OtherSeller => assert!(account.is_null(), "{who:?}"),
         }
@@ -109,11 +126,30 @@ async fn an_account_is_there_for_itself_for_admins_and_in_part_for_a_seller_who_
 #[tokio::test]
 async fn everyone_lists_the_orders_that_are_theirs_to_see() {
     let shop = Shop::new().serve();
-    for (who, expected) in [(Who::Buyer, vec![1]), (Who::OtherBuyer, vec![2]), (Who::Seller, vec![1]), (Who::OtherSeller, vec![2]), (Who::Admin, vec![2, 1])] {
-        let answer = shop.ask(who, "{ orders { edges { cursor node { id } } pageInfo { hasNextPage hasPreviousPage endCursor } } }", json!({})).await;
+    for (who, expected) in [
+        (Who::Buyer, vec![1]),
+        (Who::OtherBuyer, vec![2]),
+        (Who::Seller, vec![1]),
+        (Who::OtherSeller, vec![2]),
+        (Who::Admin, vec![2, 1]),
+    ] {
+        let answer = shop
+            .ask(
+                who,
+                "{ orders { edges { cursor node { id } } pageInfo { hasNextPage hasPreviousPage endCursor } } }",
+                json!({}),
+            )
+            .await;
         let edges = answer.data()["orders"]["edges"].as_array().expect("a list").clone();
-        let ids: Vec<_> = edges.iter().map(|edge| edge["node"]["id"].as_str().expect("an id").to_owned()).collect();
-        assert_eq!(ids, expected.into_iter().map(|n| order_id(n).to_string()).collect::<Vec<_>>(), "{who:?}");
+        let ids: Vec<_> = edges
+            .iter()
+            .map(|edge| edge["node"]["id"].as_str().expect("an id").to_owned())
+            .collect();
+        assert_eq!(
+            ids,
+            expected.into_iter().map(|n| order_id(n).to_string()).collect::<Vec<_>>(),
+            "{who:?}"
+        );
     }
     let answer = shop.ask(Who::Nobody, "{ orders { nodes { id } } }", json!({})).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (200, "UNAUTHENTICATED"));
@@ -132,9 +168,25 @@ async fn me_is_the_asker() {
 #[tokio::test]
 async fn a_wrong_or_expired_token_is_refused_and_not_taken_for_nobody() {
     let shop = Shop::new().serve();
-    for (authorization, code) in [("Bearer forged", "invalid-token"), ("Bearer expired", "expired-token"), ("Basic YTpi", "invalid-token"), ("token", "invalid-token")] {
-        let answer = shop.ask_with(Who::Nobody, "{ products { nodes { id } } }", json!({}), &[("authorization", authorization), ("accept-language", "ko")]).await;
-        assert_eq!((answer.status.as_u16(), answer.json["code"].as_str()), (401, Some(code)), "{authorization}");
+    for (authorization, code) in [
+        ("Bearer forged", "invalid-token"),
+        ("Bearer expired", "expired-token"),
+        ("Basic YTpi", "invalid-token"),
+        ("token", "invalid-token"),
+    ] {
+        let answer = shop
+            .ask_with(
+                Who::Nobody,
+                "{ products { nodes { id } } }",
+                json!({}),
+                &[("authorization", authorization), ("accept-language", "ko")],
+            )
+            .await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.json["code"].as_str()),
+            (401, Some(code)),
+            "{authorization}"
+        );
         assert_eq!(answer.headers["content-type"], "application/problem+json");
         assert!(answer.headers.contains_key("www-authenticate"));
         assert!(answer.json["title"].as_str().expect("a title").contains("토큰"));
@@ -146,10 +198,14 @@ async fn personal_data_of_an_erased_person_is_null_and_the_rest_stays() {
     let shop = Shop::new();
     shop.vault.erase_subject(Who::Buyer.account().uuid()).expect("erased");
     let shop = shop.serve();
-    let query = format!("{{ order(id: \"{}\") {{ total {{ amount }} shippingAddress {{ city }} buyer {{ id name email }} }} }}", order_id(1));
+    let query = format!(
+        "{{ order(id: \"{}\") {{ total {{ amount }} shippingAddress {{ city }} buyer {{ id name email }} }} }}",
+        order_id(1)
+    );
     let answer = shop.ask(Who::Admin, &query, json!({})).await;
     let id = Who::Buyer.account().to_string();
-    let expected = json!({"order": {"total": {"amount": 15_000}, "shippingAddress": null, "buyer": {"id": id, "name": null, "email": null}}});
+    let expected =
+        json!({"order": {"total": {"amount": 15_000}, "shippingAddress": null, "buyer": {"id": id, "name": null, "email": null}}});
     assert_eq!(answer.data(), &expected);
 }
 
@@ -160,11 +216,19 @@ async fn a_failure_is_told_in_the_language_of_the_asker() {
     shop.cancel(2, FailureCode::InsufficientBalance);
     let shop = shop.serve();
     let query = "{ orders(status: CANCELLED) { nodes { failure { code message } explain { status waitingFor until next } } } }";
-    let korean = shop.ask_with(Who::Admin, query, json!({}), &[("accept-language", "ko-KR,ko;q=0.9,en;q=0.8")]).await;
+    let korean = shop
+        .ask_with(Who::Admin, query, json!({}), &[("accept-language", "ko-KR,ko;q=0.9,en;q=0.8")])
+        .await;
     let expected = json!([{"code": "INSUFFICIENT_BALANCE", "message": "잔액이 부족합니다"}, {"code": "OUT_OF_STOCK", "message": "재고 부족으로 주문이 취소되었습니다"}]);
     let nodes = korean.data()["orders"]["nodes"].as_array().expect("a list").clone();
     assert_eq!(Value::Array(nodes.iter().map(|node| node["failure"].clone()).collect()), expected);
-    assert_eq!(nodes[0]["explain"], json!({"status": "CANCELLED", "waitingFor": null, "until": null, "next": null}));
+    assert_eq!(
+        nodes[0]["explain"],
+        json!({"status": "CANCELLED", "waitingFor": null, "until": null, "next": null})
+    );
     let english = shop.ask_with(Who::Admin, query, json!({}), &[("accept-language", "en")]).await;
-    assert_eq!(english.data()["orders"]["nodes"][0]["failure"]["message"], "The balance is too small");
+    assert_eq!(
+        english.data()["orders"]["nodes"][0]["failure"]["message"],
+        "The balance is too small"
+    );
 }

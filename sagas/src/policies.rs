@@ -12,12 +12,29 @@ pub fn policies(event: &CommerceEvent, settings: &Settings) -> Vec<Ask> {
     match event {
         // A claimed address opens its account, and the account's wallet.
         CommerceEvent::Email(index, EmailEvent::Claimed { registration }) => vec![
-            Ask::Tell(Command::Account(registration.account, AccountCommand::Open { index: *index, registration: registration.clone() })),
-            Ask::Tell(Command::Wallet(registration.account, WalletCommand::Open { currency: settings.currency })),
+            Ask::Tell(Command::Account(
+                registration.account,
+                AccountCommand::Open {
+                    index: *index,
+                    registration: registration.clone(),
+                },
+            )),
+            Ask::Tell(Command::Wallet(
+                registration.account,
+                WalletCommand::Open {
+                    currency: settings.currency,
+                },
+            )),
         ],
         // A product's stock is kept from its first day.
         CommerceEvent::Product(id, ProductEvent::Created { seller, stock, .. }) => {
-            vec![Ask::Tell(Command::Inventory(*id, InventoryCommand::Open { seller: *seller, stock: *stock }))]
+            vec![Ask::Tell(Command::Inventory(
+                *id,
+                InventoryCommand::Open {
+                    seller: *seller,
+                    stock: *stock,
+                },
+            ))]
         }
         CommerceEvent::Inventory(id, event) => reservation_expiry(*id, event),
         _ => vec![],
@@ -27,14 +44,24 @@ pub fn policies(event: &CommerceEvent, settings: &Settings) -> Vec<Ask> {
 /// A reservation with an expiry has a timer of its own, from its first moment to its last.
 fn reservation_expiry(product: ProductId, event: &InventoryEvent) -> Vec<Ask> {
     match event {
-        InventoryEvent::Reserved { order, expires_at: Some(due), .. } => {
+        InventoryEvent::Reserved {
+            order,
+            expires_at: Some(due),
+            ..
+        } => {
             let command = Command::Inventory(product, InventoryCommand::Expire { order: *order, at: *due });
-            vec![Ask::SetTimer { id: timer(product, *order), due: *due, command }]
+            vec![Ask::SetTimer {
+                id: timer(product, *order),
+                due: *due,
+                command,
+            }]
         }
         InventoryEvent::Held { order }
         | InventoryEvent::Committed { order, .. }
         | InventoryEvent::Released { order, .. }
-        | InventoryEvent::Expired { order, .. } => vec![Ask::CancelTimer { id: timer(product, *order) }],
+        | InventoryEvent::Expired { order, .. } => vec![Ask::CancelTimer {
+            id: timer(product, *order),
+        }],
         InventoryEvent::Reserved { expires_at: None, .. }
         | InventoryEvent::Opened { .. }
         | InventoryEvent::Received { .. }

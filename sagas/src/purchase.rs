@@ -5,8 +5,8 @@
 //! While the provider is asked and has not answered, nothing is undone: first its word, then the way on.
 
 use aggregates::{
-    AccountId, Command, CommerceEvent, FailureCode, InventoryCommand, InventoryEvent, Money, OrderCommand, OrderEvent, OrderId, PaymentCommand, PaymentEvent,
-    PaymentId, PaymentKey, PaymentMethod, ProductId, Quantity, Timestamp, WalletCommand, WalletEvent,
+    AccountId, Command, CommerceEvent, FailureCode, InventoryCommand, InventoryEvent, Money, OrderCommand, OrderEvent, OrderId,
+    PaymentCommand, PaymentEvent, PaymentId, PaymentKey, PaymentMethod, ProductId, Quantity, Timestamp, WalletCommand, WalletEvent,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -183,11 +183,14 @@ struct Line {
 /// Where a line's goods stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Goods {
+    /// Nothing was promised yet.
     #[default]
     Free,
     Reserved,
     Held,
     Sold,
+    /// Not promised, or not any more.
+    Gone,
 }
 
 impl Goods {
@@ -213,8 +216,17 @@ enum Funds {
     Captured,
     /// Refused for good.
     Declined,
+    /// Being given back.
+    Reversing,
     /// Given back.
     Reversed,
+}
+
+impl Funds {
+    /// Whether somebody else has the next word: the provider, or those who sell the goods.
+    fn under_way(self) -> bool {
+        matches!(self, Self::Asked | Self::Captured | Self::Reversing)
+    }
 }
 
 /// A purchase's memory.
@@ -224,9 +236,11 @@ pub struct Purchase {
     placed: Option<Box<Placed>>,
     money: Funds,
     until: Option<Timestamp>,
-    awaiting: bool,
     failure: Option<(FailureCode, Option<ProductId>)>,
     ended: bool,
+    /// The last step was no news.
+    #[serde(skip)]
+    repeated: bool,
 }
 
 /// Which purchase an event concerns, and what it learns from it.
@@ -247,7 +261,16 @@ pub fn interpret(event: &CommerceEvent, at: Timestamp) -> Option<(OrderId, Step)
 
 fn interpret_order(event: &OrderEvent) -> Option<Step> {
     match event {
-        OrderEvent::Placed { buyer, lines, total, stated_total, method, payment_key, at, .. } => {
+        OrderEvent::Placed {
+            buyer,
+            lines,
+            total,
+            stated_total,
+            method,
+            payment_key,
+            at,
+            ..
+        } => {
             let line = |line: &aggregates::Line| Line {
                 product: line.product,
                 quantity: line.quantity,
@@ -266,7 +289,10 @@ fn interpret_order(event: &OrderEvent) -> Option<Step> {
                 at: *at,
             })))
         }
-        OrderEvent::PaymentSubmitted { payment_key, until, .. } => Some(Step::Submitted { payment_key: payment_key.clone(), until: *until }),
+        OrderEvent::PaymentSubmitted { payment_key, until, .. } => Some(Step::Submitted {
+            payment_key: payment_key.clone(),
+            until: *until,
+        }),
         OrderEvent::PaymentExpired {} => Some(Step::DeadlinePassed),
         OrderEvent::CancellationRequested { .. } => Some(Step::CancellationRequested),
         OrderEvent::Confirmed { .. } | OrderEvent::Cancelled { .. } | OrderEvent::AttentionNeeded { .. } => Some(Step::Ended),
@@ -277,43 +303,105 @@ fn interpret_order(event: &OrderEvent) -> Option<Step> {
 fn interpret_inventory(product: ProductId, event: &InventoryEvent) -> Option<(OrderId, Step)> {
     match event {
         InventoryEvent::Reserved { order, price, .. } => Some((*order, Step::Reserved { product, price: *price })),
-        InventoryEvent::OutOfStock { order, .. } => Some((*order, Step::Refused { product, failure: FailureCode::OutOfStock })),
-        InventoryEvent::PriceChanged { order, .. } => Some((*order, Step::Refused { product, failure: FailureCode::PriceMismatch })),
-        InventoryEvent::NotOffered { order } => Some((*order, Step::Refused { product, failure: FailureCode::ProductRetired })),
+        InventoryEvent::OutOfStock { order, .. } => Some((
+            *order,
+            Step::Refused {
+                product,
+                failure: FailureCode::OutOfStock,
+            },
+        )),
+        InventoryEvent::PriceChanged { order, .. } => Some((
+            *order,
+            Step::Refused {
+                product,
+                failure: FailureCode::PriceMismatch,
+            },
+        )),
+        InventoryEvent::NotOffered { order } => Some((
+            *order,
+            Step::Refused {
+                product,
+                failure: FailureCode::ProductRetired,
+            },
+        )),
         // Refused because its release came first: the purchase is on its way back already.
-        InventoryEvent::ReservationRefused { order } => Some((*order, Step::Refused { product, failure: FailureCode::CancelledByBuyer })),
+        InventoryEvent::ReservationRefused { order } => Some((
+            *order,
+            Step::Refused {
+                product,
+                failure: FailureCode::CancelledByBuyer,
+            },
+        )),
         InventoryEvent::Held { order } => Some((*order, Step::Held { product })),
         InventoryEvent::NotHeld { order } | InventoryEvent::Expired { order, .. } => Some((*order, Step::Expired { product })),
         InventoryEvent::Committed { order, .. } => Some((*order, Step::Committed { product })),
         InventoryEvent::Released { order, .. } => Some((*order, Step::Released { product })),
-        InventoryEvent::Opened { .. } | InventoryEvent::Received { .. } | InventoryEvent::Adjusted { .. } | InventoryEvent::ReleaseNoted { .. } => None,
+        InventoryEvent::Opened { .. }
+        | InventoryEvent::Received { .. }
+        | InventoryEvent::Adjusted { .. }
+        | InventoryEvent::ReleaseNoted { .. } => None,
     }
 }
 
 fn interpret_payment(event: &PaymentEvent, at: Timestamp) -> Option<(OrderId, Step)> {
     let (order, step) = match event {
         PaymentEvent::Prepared { order, .. } => (order, Step::Prepared),
-        PaymentEvent::Requested { order, payment_key, amount, attempt } => {
-            (order, Step::Requested { amount: *amount, payment_key: payment_key.clone(), attempt: *attempt })
-        }
+        PaymentEvent::Requested {
+            order,
+            payment_key,
+            amount,
+            attempt,
+        } => (
+            order,
+            Step::Requested {
+                amount: *amount,
+                payment_key: payment_key.clone(),
+                attempt: *attempt,
+            },
+        ),
         PaymentEvent::OutcomeUnknown { order, questions, .. } => (order, Step::Unknown { questions: *questions }),
-        PaymentEvent::StatusAsked { order, payment_key, question } => {
-            (order, Step::StatusAsked { payment_key: payment_key.clone(), question: *question })
-        }
+        PaymentEvent::StatusAsked {
+            order,
+            payment_key,
+            question,
+        } => (
+            order,
+            Step::StatusAsked {
+                payment_key: payment_key.clone(),
+                question: *question,
+            },
+        ),
         PaymentEvent::NotCharged { order, questions, .. } => (order, Step::NotCharged { questions: *questions, at }),
         PaymentEvent::Captured { order, .. } => (order, Step::Captured),
         PaymentEvent::Declined { order, .. } => (order, Step::Declined),
-        PaymentEvent::ReversalRequested { order, payment_key, amount, attempt, .. } => {
-            (order, Step::ReversalRequested { payment_key: payment_key.clone(), amount: *amount, attempt: *attempt })
-        }
+        PaymentEvent::ReversalRequested {
+            order,
+            payment_key,
+            amount,
+            attempt,
+            ..
+        } => (
+            order,
+            Step::ReversalRequested {
+                payment_key: payment_key.clone(),
+                amount: *amount,
+                attempt: *attempt,
+            },
+        ),
         PaymentEvent::ReversalUnknown { order, attempts, .. } => (order, Step::ReversalUnknown { attempts: *attempts }),
         PaymentEvent::Reversed { order, .. } => (order, Step::Reversed),
-        PaymentEvent::ReversalRefused { order, code, message } => {
-            (order, Step::Contradicted { reason: format!("the provider refuses to give the money back: {code} {message}") })
-        }
-        PaymentEvent::Contradicted { order, expected, found } => {
-            (order, Step::Contradicted { reason: format!("the provider took {found} where {expected} was asked for") })
-        }
+        PaymentEvent::ReversalRefused { order, code, message } => (
+            order,
+            Step::Contradicted {
+                reason: format!("the provider refuses to give the money back: {code} {message}"),
+            },
+        ),
+        PaymentEvent::Contradicted { order, expected, found } => (
+            order,
+            Step::Contradicted {
+                reason: format!("the provider took {found} where {expected} was asked for"),
+            },
+        ),
         PaymentEvent::Expired { .. } | PaymentEvent::Cancelled { .. } => return None,
     };
     Some((*order, step))
@@ -323,76 +411,98 @@ impl Purchase {
     /// Remembers a step. It cannot refuse: it has happened.
     pub fn evolve(&mut self, order: OrderId, step: &Step) {
         self.order = order;
+        self.repeated = !self.learn(step);
+    }
+
+    /// Whether the step was news: one that comes again changes nothing, and nothing follows from it.
+    fn learn(&mut self, step: &Step) -> bool {
         match step {
-            Step::Placed(placed) => {
-                if placed.stated_total.is_some_and(|stated| stated != placed.total) {
-                    self.fail(FailureCode::PriceMismatch, None);
-                }
-                self.until = None;
-                self.placed = Some(placed.clone());
-            }
+            Step::Placed(placed) => self.placed(placed),
             Step::Reserved { product, price } => self.reserved(*product, *price),
-            Step::Refused { product, failure } => self.fail(*failure, Some(*product)),
-            Step::Prepared => {
-                self.money = Funds::Prepared;
-                self.awaiting = self.placed.as_ref().is_some_and(|placed| placed.method == PaymentMethod::Card && placed.payment_key.is_none());
-            }
-            Step::Submitted { payment_key, until } => {
-                self.until = Some(*until);
-                self.awaiting = false;
-                if let Some(placed) = &mut self.placed {
-                    placed.payment_key = Some(payment_key.clone());
+            Step::Refused { product, failure } => {
+                let news = self.goods(*product, Goods::Free, Goods::Gone);
+                if news {
+                    self.fail(*failure, Some(*product));
                 }
+                news
             }
-            Step::Held { product } => self.goods(*product, Goods::Held),
+            Step::Prepared => self.funds(Funds::None, Funds::Prepared),
+            Step::Submitted { payment_key, until } => self.submitted(payment_key, *until),
+            Step::Held { product } => self.goods(*product, Goods::Reserved, Goods::Held),
             Step::Expired { product } => {
-                self.goods(*product, Goods::Free);
-                self.fail(FailureCode::ReservationExpired, Some(*product));
-            }
-            Step::Released { product } => self.goods(*product, Goods::Free),
-            Step::Committed { product } => self.goods(*product, Goods::Sold),
-            Step::Requested { .. } => self.money = Funds::Asked,
-            Step::NotCharged { at, .. } => {
-                if !self.ended {
-                    self.money = Funds::NotCharged;
-                    if self.until.is_some_and(|until| *at >= until) {
-                        self.fail(FailureCode::PaymentExpired, None);
-                    }
+                let news = self.goods(*product, Goods::Reserved, Goods::Gone);
+                if news {
+                    self.fail(FailureCode::ReservationExpired, Some(*product));
                 }
+                news
             }
-            Step::DebitRefused => self.fail(FailureCode::InsufficientBalance, None),
-            Step::Captured => self.money = Funds::Captured,
+            Step::Released { product } => {
+                self.goods(*product, Goods::Reserved, Goods::Gone) || self.goods(*product, Goods::Held, Goods::Gone)
+            }
+            Step::Committed { product } => self.goods(*product, Goods::Held, Goods::Sold),
+            // Its repeat is told from a new attempt by the provider's idempotency key.
+            Step::Requested { .. } => {
+                self.funds(Funds::Prepared, Funds::Asked) || self.funds(Funds::NotCharged, Funds::Asked) || self.money == Funds::Asked
+            }
+            Step::NotCharged { at, .. } => {
+                if !self.ended && self.funds(Funds::Asked, Funds::NotCharged) && self.until.is_some_and(|until| *at >= until) {
+                    self.fail(FailureCode::PaymentExpired, None);
+                }
+                true
+            }
+            Step::DebitRefused => {
+                self.fail(FailureCode::InsufficientBalance, None);
+                true
+            }
+            Step::Captured => {
+                let news = !matches!(self.money, Funds::Captured | Funds::Reversing | Funds::Reversed);
+                if news {
+                    self.money = Funds::Captured;
+                }
+                news
+            }
             Step::Declined => {
-                self.money = Funds::Declined;
-                self.fail(FailureCode::PaymentDeclined, None);
+                let news = !matches!(self.money, Funds::Declined | Funds::Captured | Funds::Reversing | Funds::Reversed);
+                if news {
+                    self.money = Funds::Declined;
+                    self.fail(FailureCode::PaymentDeclined, None);
+                }
+                news
             }
-            Step::DeadlinePassed => {
-                self.awaiting = false;
-                self.fail(FailureCode::PaymentExpired, None);
+            Step::DeadlinePassed => self.fail(FailureCode::PaymentExpired, None),
+            // Once the goods are being sold it is too late.
+            Step::CancellationRequested => !self.selling() && self.fail(FailureCode::CancelledByBuyer, None),
+            // The balance gives back once; a provider may have to be asked again, and knows the repeat by its key.
+            Step::ReversalRequested { payment_key, .. } => {
+                self.funds(Funds::Captured, Funds::Reversing) || (payment_key.is_some() && self.money == Funds::Reversing)
             }
-            Step::CancellationRequested => self.fail(FailureCode::CancelledByBuyer, None),
-            Step::Reversed => self.money = Funds::Reversed,
-            Step::Ended => self.ended = true,
+            Step::Reversed => self.funds(Funds::Reversing, Funds::Reversed),
+            Step::Ended => !std::mem::replace(&mut self.ended, true),
             Step::Debited
             | Step::Credited
             | Step::Unknown { .. }
             | Step::StatusAsked { .. }
-            | Step::ReversalRequested { .. }
             | Step::ReversalUnknown { .. }
-            | Step::Contradicted { .. } => {}
+            | Step::Contradicted { .. } => true,
         }
     }
 
     /// What to do now that `step` has happened at `at`; `self` already counts it.
     pub fn react(&self, step: &Step, at: Timestamp, settings: &Settings) -> Vec<Ask> {
-        let Some(placed) = &self.placed else { return vec![] };
+        let Some(placed) = self.placed.as_deref().filter(|_| !self.repeated) else {
+            return vec![];
+        };
         match step {
             // The way forward.
             Step::Placed(_) if self.failure.is_none() => self.reserve_next(placed, settings),
             Step::Reserved { .. } if self.failure.is_none() => self.reserve_next(placed, settings),
             Step::Prepared if self.failure.is_none() => self.begin_payment(placed, settings),
             Step::Submitted { .. } | Step::Held { .. } if self.failure.is_none() => self.hold_or_request(placed),
-            Step::Requested { amount, payment_key, attempt } => vec![Ask::Provider(ProviderCall::Charge {
+            Step::Requested {
+                amount,
+                payment_key,
+                attempt,
+            } => vec![Ask::Provider(ProviderCall::Charge {
                 payment: self.payment(),
                 order: self.order,
                 payment_key: payment_key.clone(),
@@ -400,7 +510,7 @@ impl Purchase {
                 attempt: *attempt,
             })],
             Step::Debited => vec![self.tell_payment(PaymentCommand::RecordCapture { amount: placed.total })],
-            Step::Captured if self.failure.is_none() && !self.ended => self.commit(placed),
+            Step::Captured if self.selling() && !self.ended => self.commit(placed),
             Step::Committed { .. } if placed.lines.iter().all(|line| line.goods == Goods::Sold) => {
                 vec![self.tell_order(OrderCommand::Confirm { payment: self.payment() })]
             }
@@ -414,7 +524,11 @@ impl Purchase {
                 amount: placed.total,
                 question: *question,
             })],
-            Step::NotCharged { questions, .. } if self.ended => self.watch(*questions, at),
+            Step::NotCharged { questions, .. } if self.ended => {
+                // It may have been asked while the order was coming to its end.
+                let close = self.close_payment();
+                close.into_iter().chain(self.watch(*questions, at)).collect()
+            }
             Step::NotCharged { .. } if self.failure.is_none() => vec![self.tell_payment(PaymentCommand::Repeat)],
             Step::NotCharged { questions, .. } => {
                 let mut asks = self.undo(placed);
@@ -430,7 +544,11 @@ impl Purchase {
             }
             // Taken although nobody wants it any more, or after the end: it goes back.
             Step::Captured => vec![self.tell_payment(PaymentCommand::Reverse)],
-            Step::ReversalRequested { payment_key, amount, attempt } => self.reverse(placed, payment_key.as_ref(), *amount, *attempt),
+            Step::ReversalRequested {
+                payment_key,
+                amount,
+                attempt,
+            } => self.reverse(placed, payment_key.as_ref(), *amount, *attempt),
             Step::Credited => vec![self.tell_payment(PaymentCommand::RecordReversal)],
             Step::ReversalUnknown { attempts } => {
                 let due = at.after(question_delay(*attempts).unwrap_or(DAY));
@@ -439,11 +557,14 @@ impl Purchase {
             Step::Contradicted { reason } => vec![self.tell_order(OrderCommand::NeedAttention { reason: reason.clone() })],
             // What was asked for before the end and comes after it is undone by itself.
             Step::Reserved { product, .. } if self.ended => {
-                vec![Ask::Tell(Command::Inventory(*product, InventoryCommand::Release { order: self.order }))]
+                vec![Ask::Tell(Command::Inventory(
+                    *product,
+                    InventoryCommand::Release { order: self.order },
+                ))]
             }
             Step::Prepared if self.ended => vec![self.tell_payment(PaymentCommand::Cancel)],
             // The provider was asked, or the goods are being sold: its word, or the sale, comes first.
-            Step::CancellationRequested | Step::Expired { .. } if matches!(self.money, Funds::Asked | Funds::Captured) => vec![],
+            Step::CancellationRequested | Step::Expired { .. } if self.money.under_way() => vec![],
             Step::Placed(_)
             | Step::Reserved { .. }
             | Step::Refused { .. }
@@ -499,32 +620,79 @@ impl Purchase {
     }
 
     fn set_timer(&self, name: &[u8], due: Timestamp, command: Command) -> Ask {
-        Ask::SetTimer { id: self.timer(name), due, command }
+        Ask::SetTimer {
+            id: self.timer(name),
+            due,
+            command,
+        }
     }
 
     fn timer(&self, name: &[u8]) -> Uuid {
         Uuid::new_v5(&self.order.uuid(), name)
     }
 
-    fn fail(&mut self, code: FailureCode, product: Option<ProductId>) {
+    /// Remembers why it fails, and says whether that was not known before.
+    fn fail(&mut self, code: FailureCode, product: Option<ProductId>) -> bool {
+        let news = self.failure.is_none() && !self.ended;
         self.failure.get_or_insert((code, product));
+        news
     }
 
-    fn goods(&mut self, product: ProductId, goods: Goods) {
-        let line = self.placed.as_mut().and_then(|placed| placed.lines.iter_mut().find(|line| line.product == product));
-        if let Some(line) = line {
-            line.goods = goods;
+    /// Whether the money was taken for goods that are still wanted.
+    fn selling(&self) -> bool {
+        self.money == Funds::Captured && self.failure.is_none()
+    }
+
+    /// Moves a line's goods, if they are where they should be.
+    fn goods(&mut self, product: ProductId, from: Goods, to: Goods) -> bool {
+        let line = self
+            .placed
+            .as_mut()
+            .and_then(|placed| placed.lines.iter_mut().find(|line| line.product == product));
+        line.filter(|line| line.goods == from).map(|line| line.goods = to).is_some()
+    }
+
+    /// Moves the money, if it is where it should be.
+    fn funds(&mut self, from: Funds, to: Funds) -> bool {
+        let there = self.money == from;
+        if there {
+            self.money = to;
         }
+        there
     }
 
-    fn reserved(&mut self, product: ProductId, price: Money) {
-        let Some(placed) = &mut self.placed else { return };
+    fn placed(&mut self, placed: &Placed) -> bool {
+        if self.placed.is_some() {
+            return false;
+        }
+        if placed.stated_total.is_some_and(|stated| stated != placed.total) {
+            self.fail(FailureCode::PriceMismatch, None);
+        }
+        self.placed = Some(Box::new(placed.clone()));
+        true
+    }
+
+    fn submitted(&mut self, payment_key: &PaymentKey, until: Timestamp) -> bool {
+        let news = self.until.replace(until).is_none();
+        if let Some(placed) = &mut self.placed {
+            placed.payment_key = Some(payment_key.clone());
+        }
+        news
+    }
+
+    fn reserved(&mut self, product: ProductId, price: Money) -> bool {
+        let Some(placed) = &mut self.placed else { return false };
         let held = placed.pays_at_once();
-        if let Some(line) = placed.lines.iter_mut().find(|line| line.product == product) {
-            line.goods = if held { Goods::Held } else { Goods::Reserved };
-            line.repriced = line.price != price;
-            line.price = price;
-        }
+        let Some(line) = placed
+            .lines
+            .iter_mut()
+            .find(|line| line.product == product && line.goods == Goods::Free)
+        else {
+            return false;
+        };
+        line.goods = if held { Goods::Held } else { Goods::Reserved };
+        line.repriced = line.price != price;
+        line.price = price;
         if placed.lines.iter().any(|line| line.repriced) {
             match placed.sum() {
                 Some(total) => placed.total = total,
@@ -536,6 +704,7 @@ impl Purchase {
         {
             self.fail(FailureCode::PriceMismatch, Some(product));
         }
+        true
     }
 
     fn reserve_next(&self, placed: &Placed, settings: &Settings) -> Vec<Ask> {
@@ -545,13 +714,29 @@ impl Purchase {
         // What is paid at once is held from the start; the rest is kept for a while.
         let expires_at = (!placed.pays_at_once()).then(|| placed.at.after(settings.reservation_ttl));
         let expected = line.stated.then_some(line.price);
-        let reserve = InventoryCommand::Reserve { order: self.order, quantity: line.quantity, expected, price: None, expires_at };
+        let reserve = InventoryCommand::Reserve {
+            order: self.order,
+            quantity: line.quantity,
+            expected,
+            price: None,
+            expires_at,
+        };
         vec![Ask::Tell(Command::Inventory(line.product, reserve))]
     }
 
     fn prepare_payment(&self, placed: &Placed) -> Vec<Ask> {
-        let prices: Vec<_> = placed.lines.iter().filter(|line| line.repriced).map(|line| (line.product, line.price)).collect();
-        let prepare = PaymentCommand::Prepare { order: self.order, buyer: placed.buyer, amount: placed.total, method: placed.method };
+        let prices: Vec<_> = placed
+            .lines
+            .iter()
+            .filter(|line| line.repriced)
+            .map(|line| (line.product, line.price))
+            .collect();
+        let prepare = PaymentCommand::Prepare {
+            order: self.order,
+            buyer: placed.buyer,
+            amount: placed.total,
+            method: placed.method,
+        };
         let reprice = (!prices.is_empty()).then(|| self.tell_order(OrderCommand::Reprice { prices }));
         reprice.into_iter().chain([self.tell_payment(prepare)]).collect()
     }
@@ -561,12 +746,27 @@ impl Purchase {
         let payment = self.payment();
         match (placed.method, &placed.payment_key) {
             (PaymentMethod::Balance, _) => {
-                vec![Ask::Tell(Command::Wallet(placed.buyer, WalletCommand::Debit { payment, order: self.order, amount: placed.total }))]
+                vec![Ask::Tell(Command::Wallet(
+                    placed.buyer,
+                    WalletCommand::Debit {
+                        payment,
+                        order: self.order,
+                        amount: placed.total,
+                    },
+                ))]
             }
-            (PaymentMethod::Card, Some(key)) => vec![self.tell_order(OrderCommand::StartPayment { payment, payment_key: key.clone(), until })],
+            (PaymentMethod::Card, Some(key)) => vec![self.tell_order(OrderCommand::StartPayment {
+                payment,
+                payment_key: key.clone(),
+                until,
+            })],
             (PaymentMethod::Card, None) => vec![
                 self.tell_order(OrderCommand::AwaitPayment { payment, until }),
-                self.set_timer(DEADLINE, until, Command::Order(self.order, OrderCommand::ExpirePayment { at: until })),
+                self.set_timer(
+                    DEADLINE,
+                    until,
+                    Command::Order(self.order, OrderCommand::ExpirePayment { at: until }),
+                ),
             ],
         }
     }
@@ -574,12 +774,21 @@ impl Purchase {
     fn hold_or_request(&self, placed: &Placed) -> Vec<Ask> {
         let cancel_deadline = Ask::CancelTimer { id: self.timer(DEADLINE) };
         if placed.lines.iter().all(|line| line.goods == Goods::Held) {
-            let request = placed.payment_key.clone().map(|payment_key| self.tell_payment(PaymentCommand::Request { payment_key }));
+            let request = placed
+                .payment_key
+                .clone()
+                .map(|payment_key| self.tell_payment(PaymentCommand::Request { payment_key }));
             return request.into_iter().chain([cancel_deadline]).collect();
         }
         let hold = |line: &Line| Ask::Tell(Command::Inventory(line.product, InventoryCommand::Hold { order: self.order }));
         // One after another, as they were reserved.
-        placed.lines.iter().find(|line| line.goods == Goods::Reserved).map(hold).into_iter().collect()
+        placed
+            .lines
+            .iter()
+            .find(|line| line.goods == Goods::Reserved)
+            .map(hold)
+            .into_iter()
+            .collect()
     }
 
     fn commit(&self, placed: &Placed) -> Vec<Ask> {
@@ -594,33 +803,60 @@ impl Purchase {
             (None, true) => return vec![],
         };
         let ask = self.payment_command(PaymentCommand::AskStatus);
-        if delay.is_zero() { vec![Ask::Tell(ask)] } else { vec![self.set_timer(b"status", at.after(delay), ask)] }
+        if delay.is_zero() {
+            return vec![Ask::Tell(ask)];
+        }
+        // Asked at the deadline too, so that no order waits beyond it for the next question of the schedule.
+        let due = at.after(delay);
+        let due = self.until.filter(|until| at < *until).map_or(due, |until| due.min(until));
+        vec![self.set_timer(b"status", due, ask)]
     }
 
     /// After the end: asks on for as long as the schedule goes, in case the money turns up.
     fn watch(&self, questions: u32, at: Timestamp) -> Vec<Ask> {
         let ask = self.payment_command(PaymentCommand::AskStatus);
-        question_delay(questions.max(1)).map(|delay| self.set_timer(b"status", at.after(delay), ask)).into_iter().collect()
+        question_delay(questions.max(1))
+            .map(|delay| self.set_timer(b"status", at.after(delay), ask))
+            .into_iter()
+            .collect()
     }
 
     fn reverse(&self, placed: &Placed, payment_key: Option<&PaymentKey>, amount: Money, attempt: u32) -> Vec<Ask> {
         let (payment, order) = (self.payment(), self.order);
         vec![match payment_key {
-            Some(key) => Ask::Provider(ProviderCall::Cancel { payment, order, payment_key: key.clone(), amount, attempt }),
+            Some(key) => Ask::Provider(ProviderCall::Cancel {
+                payment,
+                order,
+                payment_key: key.clone(),
+                amount,
+                attempt,
+            }),
             None => Ask::Tell(Command::Wallet(placed.buyer, WalletCommand::Credit { payment, order, amount })),
         }]
     }
 
+    /// The payment comes to its end with nothing taken.
+    fn close_payment(&self) -> Option<Ask> {
+        let (failure, _) = self.failure?;
+        let end = if failure == FailureCode::PaymentExpired {
+            PaymentCommand::Expire
+        } else {
+            PaymentCommand::Cancel
+        };
+        Some(self.tell_payment(end))
+    }
+
     /// Everything that was begun is undone, and the order says why.
     fn undo(&self, placed: &Placed) -> Vec<Ask> {
-        let (failure, product) = self.failure.unwrap_or((FailureCode::CancelledByBuyer, None));
+        let Some((failure, product)) = self.failure else { return vec![] };
         let release = |line: &Line| Ask::Tell(Command::Inventory(line.product, InventoryCommand::Release { order: self.order }));
-        let promised = placed.lines.iter().filter(|line| matches!(line.goods, Goods::Reserved | Goods::Held));
+        let promised = placed
+            .lines
+            .iter()
+            .filter(|line| matches!(line.goods, Goods::Reserved | Goods::Held));
         let mut asks: Vec<_> = promised.map(release).collect();
-        match self.money {
-            Funds::Prepared | Funds::NotCharged if failure == FailureCode::PaymentExpired => asks.push(self.tell_payment(PaymentCommand::Expire)),
-            Funds::Prepared | Funds::NotCharged => asks.push(self.tell_payment(PaymentCommand::Cancel)),
-            Funds::None | Funds::Asked | Funds::Captured | Funds::Declined | Funds::Reversed => {}
+        if matches!(self.money, Funds::Prepared | Funds::NotCharged) {
+            asks.extend(self.close_payment());
         }
         if self.money == Funds::Prepared {
             asks.push(Ask::CancelTimer { id: self.timer(DEADLINE) });

@@ -19,7 +19,9 @@ impl Currency {
 
     /// How many decimal places its smallest unit has (ISO 4217: KRW 0, USD 2, KWD 3).
     pub fn exponent(self) -> u16 {
-        iso_currency::Currency::from_code(self.code()).and_then(iso_currency::Currency::exponent).unwrap_or(0)
+        iso_currency::Currency::from_code(self.code())
+            .and_then(iso_currency::Currency::exponent)
+            .unwrap_or(0)
     }
 }
 
@@ -111,7 +113,11 @@ impl Money {
     /// An amount from a request.
     pub fn parse(minor: i64, currency: &str) -> Result<Self, MoneyError> {
         let currency = currency.parse()?;
-        if (0..=Self::MAX_MINOR).contains(&minor) { Ok(Self { minor, currency }) } else { Err(MoneyError::OutOfRange) }
+        if (0..=Self::MAX_MINOR).contains(&minor) {
+            Ok(Self { minor, currency })
+        } else {
+            Err(MoneyError::OutOfRange)
+        }
     }
 
     /// Nothing.
@@ -145,12 +151,22 @@ impl Money {
 
     /// This amount so many times, up to what a request may name.
     pub fn checked_mul(self, times: u32) -> Result<Self, MoneyError> {
-        let minor = self.minor.checked_mul(i64::from(times)).filter(|minor| minor.abs() <= Self::MAX_MINOR);
-        Ok(Self { minor: minor.ok_or(MoneyError::Overflow)?, ..self })
+        let minor = self
+            .minor
+            .checked_mul(i64::from(times))
+            .filter(|minor| minor.abs() <= Self::MAX_MINOR);
+        Ok(Self {
+            minor: minor.ok_or(MoneyError::Overflow)?,
+            ..self
+        })
     }
 
     fn same_currency(self, other: Self) -> Result<(), MoneyError> {
-        if self.currency == other.currency { Ok(()) } else { Err(MoneyError::CurrencyMismatch) }
+        if self.currency == other.currency {
+            Ok(())
+        } else {
+            Err(MoneyError::CurrencyMismatch)
+        }
     }
 }
 

@@ -74,21 +74,21 @@ text!(/// What a product is: 1 to 4,000 characters.
 text!(/// A reference or a reason that a person typed: 1 to 500 characters.
     Note, |text| plain(text, 500));
 text!(/// A seller's own number for a product: letters, digits, `.`, `_`, `-`, up to 64.
-    Sku, |text| {
-        let text = plain(text, 64)?;
-        let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-        if fits { Ok(text) } else { Err(TextError::Form("must consist of letters, digits, '.', '_' and '-'")) }
-    });
+Sku, |text| {
+    let text = plain(text, 64)?;
+    let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    if fits { Ok(text) } else { Err(TextError::Form("must consist of letters, digits, '.', '_' and '-'")) }
+});
 text!(/// An order's number for people: the day it was placed, `yyyyMMdd`, and at least eight digits.
-    OrderNumber, |text| {
-        let fits = text.len() >= 16 && text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_digit());
-        if fits { Ok(text.to_owned()) } else { Err(TextError::Form("an order number has at least 16 digits")) }
-    });
+OrderNumber, |text| {
+    let fits = text.len() >= 16 && text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if fits { Ok(text.to_owned()) } else { Err(TextError::Form("an order number has at least 16 digits")) }
+});
 text!(/// What the payment provider calls a buyer's authorisation: up to 200 printable ASCII characters (Toss Payments, `paymentKey`).
-    PaymentKey, |text| {
-        let text = plain(text, 200)?;
-        if text.bytes().all(|byte| byte.is_ascii_graphic()) { Ok(text) } else { Err(TextError::Form("must be printable ASCII without spaces")) }
-    });
+PaymentKey, |text| {
+    let text = plain(text, 200)?;
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) { Ok(text) } else { Err(TextError::Form("must be printable ASCII without spaces")) }
+});
 
 macro_rules! personal {
     ($(#[$doc:meta])* $name:ident, $parse:expr) => {
@@ -123,27 +123,27 @@ macro_rules! personal {
 }
 
 personal!(/// An e-mail address: one `@`, a domain with a dot (or `localhost`), up to 254 characters (RFC 5321, 4.5.3.1).
-    Email, |text| {
-        let text = plain(text, 254)?;
-        let (local, domain) = text.split_once('@').ok_or(TextError::Form("must be an e-mail address"))?;
-        let label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.chars().all(|c| c.is_alphanumeric() || c == '-');
-        let fits = !local.is_empty()
-            && local.len() <= 64
-            && !text.contains(char::is_whitespace)
-            && !domain.contains('@')
-            && domain.contains('.')
-            && domain.split('.').all(label);
-        if fits { Ok(text) } else { Err(TextError::Form("must be an e-mail address")) }
-    });
+Email, |text| {
+    let text = plain(text, 254)?;
+    let (local, domain) = text.split_once('@').ok_or(TextError::Form("must be an e-mail address"))?;
+    let label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.chars().all(|c| c.is_alphanumeric() || c == '-');
+    let fits = !local.is_empty()
+        && local.len() <= 64
+        && !text.contains(char::is_whitespace)
+        && !domain.contains('@')
+        && domain.contains('.')
+        && domain.split('.').all(label);
+    if fits { Ok(text) } else { Err(TextError::Form("must be an e-mail address")) }
+});
 personal!(/// A person's name: 1 to 100 characters.
     PersonName, |text| plain(text, 100));
 personal!(/// A telephone number: 3 to 32 of digits, spaces and `+ - ( ) .`
-    Phone, |text| {
-        let text = plain(text, 32)?;
-        let digits = text.bytes().filter(u8::is_ascii_digit).count();
-        let fits = digits >= 3 && text.bytes().all(|byte| byte.is_ascii_digit() || b"+-(). ".contains(&byte));
-        if fits { Ok(text) } else { Err(TextError::Form("must be a telephone number")) }
-    });
+Phone, |text| {
+    let text = plain(text, 32)?;
+    let digits = text.bytes().filter(u8::is_ascii_digit).count();
+    let fits = digits >= 3 && text.bytes().all(|byte| byte.is_ascii_digit() || b"+-(). ".contains(&byte));
+    if fits { Ok(text) } else { Err(TextError::Form("must be a telephone number")) }
+});
 
 /// Personal data as it is recorded: sealed with its subject's key. Without that key it says nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! How fast the log takes events: `cargo run --release -p event-store-sqlite --example append_speed [EVENTS] [BATCH] [DIRECTORY]`.
 //!
-//! Batches like a shop's: eight events per order over four streams, one recorded answer per order, one timer set and done.
+//! Batches like a shop's whose orders are paid from the balance: eight events per order (two each of the order and its payment, one of its
+//! process, two of one of ten products' stock, one of one of fifty wallets) and one recorded answer.
 //! CPU is this thread's own (Linux); the disk's fsync is printed because the rest depends on it.
 
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
@@ -13,12 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_store::{Batch, Event, EventStore, Head, IdempotencyRecord, RecordKey, StreamId, StreamRead, Timer, batch_hash};
+use event_store::{Batch, Event, EventStore, Head, IdempotencyRecord, RecordKey, StreamId, StreamRead, batch_hash};
 use event_store_sqlite::SqliteStore;
 use uuid::Uuid;
 
 const EVENTS_PER_ORDER: usize = 8;
-const KINDS: [&str; 4] = ["order", "payment", "shipment", "purchase"];
+const KINDS: [&str; EVENTS_PER_ORDER] = ["order", "inventory", "payment", "wallet", "payment", "inventory", "order", "purchase"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -88,22 +89,12 @@ fn batch(head: &Head, events: usize) -> Batch {
     let events: Vec<_> = (first_position..).take(events).map(event).collect();
     let orders = (first_position / EVENTS_PER_ORDER as u64)..((first_position + events.len() as u64) / EVENTS_PER_ORDER as u64);
     let hash = batch_hash(&head.hash, &events);
-    let timers: Vec<_> = orders
-        .clone()
-        .map(|order| Timer {
-            id: id(order, 8),
-            due: 1,
-            command: "{\"expire\":1}".into(),
-        })
-        .collect();
     Batch {
         shard: 0,
         epoch: head.epoch,
         first_position,
         events,
         records: orders.map(record).collect(),
-        timers_done: timers.iter().map(|timer| timer.id).collect(),
-        timers,
         previous_hash: head.hash,
         hash,
         ..Batch::default()
@@ -112,12 +103,18 @@ fn batch(head: &Head, events: usize) -> Batch {
 
 fn event(position: u64) -> Event {
     let (order, nth) = ((position - 1) / EVENTS_PER_ORDER as u64, (position - 1) % EVENTS_PER_ORDER as u64);
-    let stream = usize::try_from(nth % 4).unwrap_or(0);
+    let kind = KINDS[usize::try_from(nth).unwrap_or(0)];
+    let (stream, sequence) = match kind {
+        "inventory" => (id(order % 10, 1), order / 10 * 2 + u64::from(nth > 1) + 1),
+        "wallet" => (id(order % 50, 2), order / 50 + 1),
+        "payment" => (Uuid::from_u128(id(order, 0).as_u128() ^ 1), u64::from(nth > 2) + 1),
+        _ => (id(order, 0), u64::from(nth == 6) + 1),
+    };
     Event {
         shard: 0,
         position,
-        stream: StreamId::new(KINDS[stream], id(order, nth % 4)),
-        sequence: nth / 4 + 1,
+        stream: StreamId::new(kind, stream),
+        sequence,
         event_id: id(position, 10),
         event_type: "order.placed".into(),
         event_version: "1.0.0".into(),

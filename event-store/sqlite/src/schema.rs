@@ -20,6 +20,9 @@ pub(crate) const UPGRADES: &[&str] = &[];
 /// For the same WAL of 64 MiB small pages win: 13.2, 10.6 (`connection::CHECKPOINT_PAGES`).
 pub(crate) const PAGE_SIZE: u32 = 4096;
 
+/// The stream index begins with the id: an order's streams have ids that are the same or neighbours, and share a page. With the type first
+/// the same run took 12.4 µs of CPU per event instead of 10.8 (1,000,000 events, 1,000 to a batch).
+///
 /// The trigger against replacing costs 1.3 µs of CPU per event, one that looks for the rows that would be replaced 3.1.
 pub(crate) const TABLES: &str = "
 CREATE TABLE log (
@@ -40,7 +43,7 @@ CREATE TABLE events (
     payload TEXT NOT NULL,
     metadata TEXT NOT NULL,
     PRIMARY KEY (shard, position),
-    UNIQUE (aggregate_type, aggregate_id, sequence)
+    UNIQUE (aggregate_id, aggregate_type, sequence)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE batches (

@@ -1,11 +1,11 @@
 //! How many events a second the views take, and how long after it was recorded an event counts.
 //!
-//! `cargo run --release -p projections-sqlite --example fold_speed -- [ORDERS] [ORDERS PER BATCH]`: purchases paid from the balance, seven
+//! `cargo run --release -p projections-sqlite --example fold_speed -- [ORDERS] [ORDERS PER BATCH] [ORDERS PER SECOND]`: purchases paid from the balance, seven
 //! events of aggregates and one of the process each, of ten products by fifty buyers, offered by the tail as an engine does.
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
@@ -14,14 +14,16 @@ use aggregates::{
     ProductId, Quantity, Recorded, Sealed, Stock, Timestamp, TrackingId, WalletEvent,
 };
 use event_store::{Batch, Event, EventStore, LogWriter, MemoryStore, StreamId, batch_hash};
-use projections::{Runner, RunnerSettings};
+use projections::{Progress, Runner, RunnerSettings};
 use projections_sqlite::SqliteViews;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let orders: u64 = arguments.next().map_or(Ok(50_000), |text| text.parse())?;
     let per_batch: u64 = arguments.next().map_or(Ok(200), |text| text.parse())?;
+    let pace: u32 = arguments.next().map_or(Ok(0), |text| text.parse())?;
     let directory = tempfile::tempdir()?;
     let store = MemoryStore::default();
     let mut shop = Shop::default();
@@ -44,15 +46,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     runtime.block_on(progress.wait_for(|progress| progress.position(0) == opening.len() as u64))?;
 
     let started = (Instant::now(), processor_time());
+    let (offers, offered) = std::sync::mpsc::channel::<(u64, Instant)>();
+    let lags = std::thread::spawn(move || lags(&offered, progress));
+    let mut progress = handle.progress();
     let mut behind = 0;
-    for batch in batches {
-        // As much waits as the tail holds, and no more: this measures the fold, not the log.
+    for (batch, n) in batches.into_iter().zip(0_u32..) {
         let last = batch.last().map_or(0, |recorded| recorded.position);
-        runtime.block_on(progress.wait_for(|progress| progress.position(0) + 16_000 > last))?;
+        if pace > 0 {
+            let due = Duration::from_secs(1) * n * u32::try_from(per_batch)? / pace;
+            std::thread::sleep(due.saturating_sub(started.0.elapsed()));
+        } else {
+            // As much waits as the tail holds, and no more: this measures the fold, not the log.
+            runtime.block_on(progress.wait_for(|progress| progress.position(0) + 16_000 > last))?;
+        }
+        offers.send((last, Instant::now()))?;
         handle.tail().offer(batch);
         behind = last;
     }
-    runtime.block_on(progress.wait_for(|progress| progress.position(0) >= behind))?;
+    drop(offers);
+    let mut lags = lags.join().map_err(|_| "the watching thread panicked")?;
     let wall = started.0.elapsed().as_secs_f64();
     let processor = processor_time().zip(started.1).map(|(now, then)| now - then);
     let events = f64::from(u32::try_from(behind - opening.len() as u64)?);
@@ -69,6 +81,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         std::fs::metadata(directory.path().join(projections_sqlite::FILE))?.len()
     );
     Ok(())
+}
+
+/// How long each batch took from being offered to being counted.
+fn lags(offered: &Receiver<(u64, Instant)>, mut progress: watch::Receiver<Progress>) -> Vec<Duration> {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else {
+        return Vec::new();
+    };
+    let mut lags = Vec::new();
+    while let Ok((last, at)) = offered.recv() {
+        if runtime
+            .block_on(progress.wait_for(|progress| progress.position(0) >= last))
+            .is_err()
+        {
+            break;
+        }
+        lags.push(at.elapsed());
+    }
+    lags
 }
 
 /// Seconds that this process has used, where /proc tells it (in hundredths).

@@ -254,3 +254,59 @@ fn rows<V: DeserializeOwned>(connection: &Connection, sql: &str, values: &[Value
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use aggregates::{OrderStatus, Timestamp};
+    use projections::Cursor;
+
+    use super::*;
+
+    fn plan(connection: &Connection, mut query: Query) -> String {
+        query.tail(21);
+        let mut statement = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {}", query.sql))
+            .expect("a statement");
+        let steps = statement
+            .query_map(params_from_iter(&query.values), |row| row.get::<_, String>(3))
+            .expect("a plan");
+        steps.collect::<Result<Vec<_>, _>>().expect("steps").join("; ")
+    }
+
+    #[test]
+    fn every_page_is_read_in_the_order_of_an_index() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let connection = crate::open::writing(&directory.path().join("views.db")).expect("views");
+        let after = Some(Cursor {
+            at: Timestamp::default(),
+            id: Uuid::nil(),
+        });
+        let account = AccountId::default();
+        for status in [None, Some(OrderStatus::NeedsAttention), Some(OrderStatus::Confirmed)] {
+            for scope in [Scope::All, Scope::Buyer(account), Scope::Seller(account)] {
+                let question = OrdersQuestion {
+                    scope,
+                    status,
+                    search: Some("x".into()),
+                    first: 20,
+                    after,
+                };
+                let plan = plan(&connection, orders_query(&question));
+                let bounded = plan.starts_with("SEARCH") && plan.contains("placed_at") && plan.contains("id");
+                assert!(bounded && !plan.contains("TEMP B-TREE"), "{scope:?} {status:?}: {plan}");
+            }
+        }
+        for seller in [None, Some(account)] {
+            let plan = plan(
+                &connection,
+                products_query(&ProductsQuestion {
+                    seller,
+                    first: 20,
+                    after,
+                    ..ProductsQuestion::default()
+                }),
+            );
+            assert!(plan.starts_with("SEARCH") && !plan.contains("TEMP B-TREE"), "{seller:?}: {plan}");
+        }
+    }
+}

@@ -33,7 +33,12 @@ impl Account {
 
     async fn open(&self, ctx: &Context<'_>, sealed: Option<&Sealed>, seen_by: &[Sight]) -> Result<Option<String>> {
         match sealed.filter(|_| seen_by.contains(&self.sight)) {
-            Some(sealed) => Ok(reader(ctx)?.load_one(SealedText { subject: self.view.id, sealed: sealed.clone() }).await?),
+            Some(sealed) => Ok(reader(ctx)?
+                .load_one(SealedText {
+                    subject: self.view.id,
+                    sealed: sealed.clone(),
+                })
+                .await?),
             None => Ok(None),
         }
     }
@@ -59,7 +64,8 @@ impl Account {
 
     /// The name.
     async fn name(&self, ctx: &Context<'_>) -> Result<Option<String>> {
-        self.open(ctx, Some(&self.view.name), &[Sight::Whole, Sight::Customer, Sight::Shop]).await
+        self.open(ctx, Some(&self.view.name), &[Sight::Whole, Sight::Customer, Sight::Shop])
+            .await
     }
 
     /// The telephone number: for its owner and admins.
@@ -94,10 +100,18 @@ impl Account {
         if self.sight != Sight::Whole {
             return Ok(None);
         }
-        let page = reader(ctx)?.load_one(EntriesOf { account: self.view.id, first, after }).await?;
+        let page = reader(ctx)?
+            .load_one(EntriesOf {
+                account: self.view.id,
+                first,
+                after,
+            })
+            .await?;
         let mut connection = Connection::new(after.is_some(), page.as_ref().is_some_and(|page| page.more));
         let rows = page.iter().flat_map(|page| &page.rows);
-        connection.edges.extend(rows.map(|entry| Edge::new(cursor::by_sequence(List::Entries, entry.sequence), BalanceEntry(entry.clone()))));
+        connection
+            .edges
+            .extend(rows.map(|entry| Edge::new(cursor::by_sequence(List::Entries, entry.sequence), BalanceEntry(entry.clone()))));
         Ok(Some(connection))
     }
 }

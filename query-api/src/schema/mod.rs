@@ -36,8 +36,14 @@ pub(crate) type ShopSchema = Schema<Query, EmptyMutation, EmptySubscription>;
 
 /// Builds the schema. Depth is bounded with the other limits, before validation.
 pub(crate) fn schema(limits: &Limits, introspection: bool) -> ShopSchema {
-    let builder = Schema::build(Query, EmptyMutation, EmptySubscription).limit_complexity(limits.complexity).extension(crate::http::Started);
-    if introspection { builder.finish() } else { builder.disable_introspection().disable_suggestions().finish() }
+    let builder = Schema::build(Query, EmptyMutation, EmptySubscription)
+        .limit_complexity(limits.complexity)
+        .extension(crate::http::Started);
+    if introspection {
+        builder.finish()
+    } else {
+        builder.disable_introspection().disable_suggestions().finish()
+    }
 }
 
 /// The schema in GraphQL's own language, as `schema.graphql` keeps it.
@@ -59,7 +65,9 @@ fn search(text: Option<String>) -> Result<Option<String>, Failed> {
     let Some(text) = text else { return Ok(None) };
     let text = text.trim();
     if text.chars().count() > MOST_SEARCHED || text.chars().any(char::is_control) {
-        return Err(Failed::bad_input(format!("`search` has at most {MOST_SEARCHED} characters, and no control characters")));
+        return Err(Failed::bad_input(format!(
+            "`search` has at most {MOST_SEARCHED} characters, and no control characters"
+        )));
     }
     Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
 }
@@ -103,7 +111,7 @@ impl Query {
         #[graphql(desc = "Behind this cursor.")] after: Option<String>,
         #[graphql(desc = "Only those whose name, description or SKU contains this text.")] search: Option<String>,
         #[graphql(desc = "Only this seller's.")] seller_id: Option<ID>,
-    ) -> Result<Connection<String, Product>> {
+    ) -> Result<Option<Connection<String, Product>>> {
         let question = ProductsQuestion {
             seller: seller_id.map(|seller| id("sellerId", &seller)).transpose()?,
             search: self::search(search)?,
@@ -114,9 +122,10 @@ impl Query {
         let behind = question.after.is_some();
         let page = reader(ctx)?.loader().ask(move |views| views.products_page(&question)).await?;
         let mut connection = Connection::new(behind, page.more);
-        let edge = |product: projections::ProductView| Edge::new(cursor::by_time(List::Products, product.cursor()), Product(product.into()));
+        let edge =
+            |product: projections::ProductView| Edge::new(cursor::by_time(List::Products, product.cursor()), Product(product.into()));
         connection.edges.extend(page.rows.into_iter().map(edge));
-        Ok(connection)
+        Ok(Some(connection))
     }
 
     /// The order with this id.
@@ -127,7 +136,9 @@ impl Query {
 
     /// The order with this number.
     async fn order_by_number(&self, ctx: &Context<'_>, order_number: ID) -> Result<Option<Order>> {
-        let number = order_number.parse().map_err(|_| Failed::bad_input("`orderNumber` is not an order number: it has at least 16 digits"))?;
+        let number = order_number
+            .parse()
+            .map_err(|_| Failed::bad_input("`orderNumber` is not an order number: it has at least 16 digits"))?;
         let order = reader(ctx)?.loader().ask(move |views| views.order_by_number(&number)).await?;
         Order::shown(ctx, order.map(Into::into))
     }
@@ -148,7 +159,7 @@ impl Query {
         #[graphql(desc = "Behind this cursor.")] after: Option<String>,
         #[graphql(desc = "Only those that stand here.")] status: Option<OrderStatus>,
         #[graphql(desc = "Only those whose number, or the name of one of whose products, contains this text.")] search: Option<String>,
-    ) -> Result<Connection<String, Order>> {
+    ) -> Result<Option<Connection<String, Order>>> {
         let question = OrdersQuestion {
             scope: viewer(ctx)?.scope().ok_or(Failed::Unauthenticated)?,
             status: status.map(Into::into),
@@ -161,7 +172,7 @@ impl Query {
         let mut connection = Connection::new(behind, page.more);
         let edge = |order: projections::OrderView| Edge::new(cursor::by_time(List::Orders, order.cursor()), Order(order.into()));
         connection.edges.extend(page.rows.into_iter().map(edge));
-        Ok(connection)
+        Ok(Some(connection))
     }
 
     /// The stock of this product.

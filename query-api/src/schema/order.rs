@@ -63,8 +63,13 @@ impl Order {
 
     /// Where to; null once its buyer's data was erased.
     async fn shipping_address(&self, ctx: &Context<'_>) -> Result<Option<Address>> {
-        let sealed = SealedText { subject: self.0.buyer, sealed: self.0.address.clone() };
-        let Some(text) = reader(ctx)?.load_one(sealed).await? else { return Ok(None) };
+        let sealed = SealedText {
+            subject: self.0.buyer,
+            sealed: self.0.address.clone(),
+        };
+        let Some(text) = reader(ctx)?.load_one(sealed).await? else {
+            return Ok(None);
+        };
         let address = serde_json::from_str(&text).map_err(|_| {
             // The parser's words could repeat the text.
             tracing::error!(order = %self.0.id, "a shipping address is not of the shape that is sealed");
@@ -126,7 +131,12 @@ impl Order {
             *text = format!("{text}: {reason}");
         }
         let until = order.pay_until.filter(|_| order.status == aggregates::OrderStatus::AwaitingPayment);
-        Ok(Explanation { status: order.status.into(), waiting_for, until: until.map(DateTime), next: text.map(|(_, next)| next) })
+        Ok(Explanation {
+            status: order.status.into(),
+            waiting_for,
+            until: until.map(DateTime),
+            next: text.map(|(_, next)| next),
+        })
     }
 }
 

@@ -106,4 +106,3 @@ impl Inventory {
         Ok(reader(ctx)?.load_one(self.0.product).await?.map(Product))
     }
 }
-

@@ -26,7 +26,10 @@ impl ScalarType for MinorUnits {
 
 fn integer<T: async_graphql::InputType>(number: &Number) -> Result<i64, InputValueError<T>> {
     let most = aggregates::Money::MAX_MINOR;
-    number.as_i64().filter(|number| (-most..=most).contains(number)).ok_or_else(|| InputValueError::custom("an integer up to 2^53-1"))
+    number
+        .as_i64()
+        .filter(|number| (-most..=most).contains(number))
+        .ok_or_else(|| InputValueError::custom("an integer up to 2^53-1"))
 }
 
 /// A count of goods, as a JSON integer from 0 to 2^53-1.
@@ -59,7 +62,9 @@ impl ScalarType for DateTime {
     fn parse(value: Value) -> InputValueResult<Self> {
         match value {
             Value::String(text) => {
-                let time: jiff::Timestamp = text.parse().map_err(|_| InputValueError::custom("a moment as RFC 3339 writes it"))?;
+                let time: jiff::Timestamp = text
+                    .parse()
+                    .map_err(|_| InputValueError::custom("a moment as RFC 3339 writes it"))?;
                 Ok(Self(Timestamp::from_micros(time.as_microsecond())))
             }
             other => Err(InputValueError::expected_type(other)),
@@ -82,10 +87,12 @@ pub(crate) struct Money {
 
 impl From<aggregates::Money> for Money {
     fn from(money: aggregates::Money) -> Self {
-        Self { amount: MinorUnits(money.minor()), currency: money.currency().code().to_owned() }
+        Self {
+            amount: MinorUnits(money.minor()),
+            currency: money.currency().code().to_owned(),
+        }
     }
 }
-
 
 /// Where an order stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
@@ -235,7 +242,8 @@ pub(crate) enum EntryKind {
 pub(crate) fn id<T: From<Id>>(argument: &str, id: &ID) -> Result<T, Failed> {
     // Longer ones are none, and would only be repeated in a message.
     let uuid: Option<Uuid> = Some(id.as_str()).filter(|id| id.len() <= 64).and_then(|id| id.parse().ok());
-    uuid.map(|uuid| T::from(Id(uuid))).ok_or_else(|| Failed::bad_input(format!("`{argument}` is not an id: an id is a UUID")))
+    uuid.map(|uuid| T::from(Id(uuid)))
+        .ok_or_else(|| Failed::bad_input(format!("`{argument}` is not an id: an id is a UUID")))
 }
 
 /// Any of the ids there are.

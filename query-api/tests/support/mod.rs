@@ -9,8 +9,8 @@ use std::{
 };
 
 use aggregates::{
-    AccountId, Currency, FailureCode, Line, Money, OrderId, OrderNumber, OrderStatus, PaymentId, PaymentMethod, PaymentStatus, ProductId, Quantity, Role,
-    Sealed, Timestamp, TrackingId,
+    AccountId, Currency, FailureCode, Line, Money, OrderId, OrderNumber, OrderStatus, PaymentId, PaymentMethod, PaymentStatus, ProductId,
+    Quantity, Role, Sealed, Timestamp, TrackingId,
 };
 use axum::{
     Router,
@@ -20,8 +20,9 @@ use axum::{
 use http_body_util::BodyExt as _;
 use key_vault::KeyVault;
 use projections::{
-    AccountView, Attempt, AttemptKind, AttemptOutcome, AttemptResult, Checkpoint, Cursor, EntryKind, Failure, InventoryView, OrderView, OrdersQuestion, Page,
-    PaymentView, ProductView, ProductsQuestion, Progress, ReadError, RunnerState, Scope, ShardProgress, Views, WalletEntry, WalletView,
+    AccountView, Attempt, AttemptKind, AttemptOutcome, AttemptResult, Checkpoint, Cursor, EntryKind, Failure, InventoryView, OrderView,
+    OrdersQuestion, Page, PaymentView, ProductView, ProductsQuestion, Progress, ReadError, RunnerState, Scope, ShardProgress, Views,
+    WalletEntry, WalletView,
 };
 use query_api::{AuthError, ConsistencyToken, Limits, Principal, QueryApi, Timeouts};
 use serde_json::{Value, json};
@@ -30,11 +31,11 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
-pub const LOG: Uuid = Uuid::from_u128(0x10_9);
+pub(crate) const LOG: Uuid = Uuid::from_u128(0x10_9);
 
 /// Who there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     Nobody,
     Buyer,
     OtherBuyer,
@@ -44,13 +45,20 @@ pub enum Who {
 }
 
 impl Who {
-    pub const ALL: [Self; 6] = [Self::Nobody, Self::Buyer, Self::OtherBuyer, Self::Seller, Self::OtherSeller, Self::Admin];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Nobody,
+        Self::Buyer,
+        Self::OtherBuyer,
+        Self::Seller,
+        Self::OtherSeller,
+        Self::Admin,
+    ];
 
-    pub fn account(self) -> AccountId {
+    pub(crate) fn account(self) -> AccountId {
         AccountId::new(Uuid::from_u128(0xACC0 + self as u128))
     }
 
-    pub fn role(self) -> Role {
+    pub(crate) fn role(self) -> Role {
         match self {
             Self::Nobody | Self::Buyer | Self::OtherBuyer => Role::Buyer,
             Self::Seller | Self::OtherSeller => Role::Seller,
@@ -67,47 +75,64 @@ fn authenticate(token: &str) -> Result<Principal, AuthError> {
     if token == "expired" {
         return Err(AuthError::Expired);
     }
-    let who = Who::ALL.into_iter().find(|who| who.token().as_deref() == Some(token)).ok_or(AuthError::Invalid)?;
-    Ok(Principal { account: who.account(), role: who.role() })
+    let who = Who::ALL
+        .into_iter()
+        .find(|who| who.token().as_deref() == Some(token))
+        .ok_or(AuthError::Invalid)?;
+    Ok(Principal {
+        account: who.account(),
+        role: who.role(),
+    })
 }
 
 /// The views, as maps.
 #[derive(Default)]
-pub struct Memory {
-    pub orders: Vec<OrderView>,
-    pub products: Vec<ProductView>,
-    pub inventories: Vec<InventoryView>,
-    pub payments: Vec<PaymentView>,
-    pub accounts: Vec<AccountView>,
-    pub wallets: Vec<WalletView>,
-    pub entries: Vec<WalletEntry>,
+pub(crate) struct Memory {
+    pub(crate) orders: Vec<OrderView>,
+    pub(crate) products: Vec<ProductView>,
+    pub(crate) inventories: Vec<InventoryView>,
+    pub(crate) payments: Vec<PaymentView>,
+    pub(crate) accounts: Vec<AccountView>,
+    pub(crate) wallets: Vec<WalletView>,
+    pub(crate) entries: Vec<WalletEntry>,
     /// How often each method was asked.
-    pub calls: Mutex<BTreeMap<&'static str, usize>>,
+    pub(crate) calls: Mutex<BTreeMap<&'static str, usize>>,
     /// How long each answer takes.
-    pub slow: Duration,
+    pub(crate) slow: Duration,
     /// Whether nothing can be read.
-    pub broken: bool,
+    pub(crate) broken: bool,
 }
 
 impl Memory {
     fn called(&self, name: &'static str) -> Result<(), ReadError> {
         *self.calls.lock().expect("no test panics with it").entry(name).or_default() += 1;
         std::thread::sleep(self.slow);
-        if self.broken { Err(ReadError::Unavailable("the disk of this test is broken".into())) } else { Ok(()) }
+        if self.broken {
+            Err(ReadError::Unavailable("the disk of this test is broken".into()))
+        } else {
+            Ok(())
+        }
     }
 
-    pub fn counted(&self) -> BTreeMap<&'static str, usize> {
+    pub(crate) fn counted(&self) -> BTreeMap<&'static str, usize> {
         self.calls.lock().expect("no test panics with it").clone()
     }
 }
 
 fn pick<K: Copy + Eq + std::hash::Hash, V: Clone>(rows: &[V], ids: &[K], key: impl Fn(&V) -> K) -> HashMap<K, V> {
-    rows.iter().filter(|row| ids.contains(&key(row))).map(|row| (key(row), row.clone())).collect()
+    rows.iter()
+        .filter(|row| ids.contains(&key(row)))
+        .map(|row| (key(row), row.clone()))
+        .collect()
 }
 
 fn page<V>(mut rows: Vec<V>, cursor: impl Fn(&V) -> Cursor, first: usize, after: Option<Cursor>) -> Page<V> {
     rows.sort_by_key(|row| std::cmp::Reverse(cursor(row)));
-    let rows = rows.into_iter().filter(|row| after.is_none_or(|after| cursor(row) < after)).take(first + 1).collect();
+    let rows = rows
+        .into_iter()
+        .filter(|row| after.is_none_or(|after| cursor(row) < after))
+        .take(first + 1)
+        .collect();
     Page::of(rows, first)
 }
 
@@ -131,7 +156,12 @@ impl Views for Memory {
         self.called("orders_page")?;
         let wanted = |row: &&OrderView| question.scope.sees(row) && question.status.is_none_or(|status| row.status == status);
         let found = |row: &&OrderView| question.search.as_ref().is_none_or(|text| row.number.as_str().contains(text));
-        Ok(page(self.orders.iter().filter(wanted).filter(found).cloned().collect(), OrderView::cursor, question.first, question.after))
+        Ok(page(
+            self.orders.iter().filter(wanted).filter(found).cloned().collect(),
+            OrderView::cursor,
+            question.first,
+            question.after,
+        ))
     }
 
     fn products(&self, ids: &[ProductId]) -> Result<HashMap<ProductId, ProductView>, ReadError> {
@@ -143,7 +173,12 @@ impl Views for Memory {
         self.called("products_page")?;
         let wanted = |row: &&ProductView| question.seller.is_none_or(|seller| row.seller == seller) && (question.retired || !row.retired);
         let found = |row: &&ProductView| question.search.as_ref().is_none_or(|text| row.name.as_str().contains(text));
-        Ok(page(self.products.iter().filter(wanted).filter(found).cloned().collect(), ProductView::cursor, question.first, question.after))
+        Ok(page(
+            self.products.iter().filter(wanted).filter(found).cloned().collect(),
+            ProductView::cursor,
+            question.first,
+            question.after,
+        ))
     }
 
     fn inventories(&self, ids: &[ProductId]) -> Result<HashMap<ProductId, InventoryView>, ReadError> {
@@ -168,7 +203,11 @@ impl Views for Memory {
 
     fn wallet_entries(&self, account: AccountId, first: usize, after: Option<u64>) -> Result<Page<WalletEntry>, ReadError> {
         self.called("wallet_entries")?;
-        let rows = self.entries.iter().rev().filter(|row| row.account == account && after.is_none_or(|after| row.sequence < after));
+        let rows = self
+            .entries
+            .iter()
+            .rev()
+            .filter(|row| row.account == account && after.is_none_or(|after| row.sequence < after));
         Ok(Page::of(rows.take(first + 1).cloned().collect(), first))
     }
 
@@ -184,16 +223,16 @@ impl Views for Memory {
 }
 
 /// The seller's product (1), the other seller's (2), and others of the seller's.
-pub fn product_id(n: u128) -> ProductId {
+pub(crate) fn product_id(n: u128) -> ProductId {
     ProductId::new(Uuid::from_u128(0x0DD0_0000 + n))
 }
 
 /// The buyer's order at the seller's (1), and the other buyer's at the other seller's (2).
-pub fn order_id(n: u128) -> OrderId {
+pub(crate) fn order_id(n: u128) -> OrderId {
     OrderId::new(Uuid::from_u128(0x0BDE_0000 + n))
 }
 
-pub fn won(amount: i64) -> Money {
+pub(crate) fn won(amount: i64) -> Money {
     Money::new(amount, Currency::KRW)
 }
 
@@ -213,28 +252,28 @@ fn number(n: u128) -> OrderNumber {
 }
 
 /// A shop, and what a test needs to ask it.
-pub struct Shop {
-    pub vault: KeyVault,
-    pub memory: Memory,
-    pub limits: Limits,
-    pub timeouts: Timeouts,
-    pub introspection: bool,
-    pub graphiql: bool,
-    pub progress: Progress,
-    _keys: TempDir,
+pub(crate) struct Shop {
+    pub(crate) vault: KeyVault,
+    pub(crate) memory: Memory,
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) introspection: bool,
+    pub(crate) graphiql: bool,
+    pub(crate) progress: Progress,
+    keys: TempDir,
 }
 
 /// A router, its views and what moves them.
-pub struct Served {
-    pub router: Router,
-    pub memory: Arc<Memory>,
-    pub report: watch::Sender<Progress>,
-    _keys: TempDir,
+pub(crate) struct Served {
+    pub(crate) router: Router,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) report: watch::Sender<Progress>,
+    keys: TempDir,
 }
 
 impl Shop {
     /// Two buyers, two sellers, an admin; an order of each buyer at one seller each.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let keys = tempfile::tempdir().expect("a directory");
         let vault = KeyVault::open(keys.path()).expect("a vault");
         let mut shop = Self {
@@ -245,7 +284,7 @@ impl Shop {
             introspection: true,
             graphiql: true,
             progress: at_position(10),
-            _keys: keys,
+            keys,
         };
         for who in [Who::Buyer, Who::OtherBuyer, Who::Seller, Who::OtherSeller, Who::Admin] {
             shop.add_account(who.account(), who.role(), &format!("{who:?}"));
@@ -261,7 +300,7 @@ impl Shop {
         Sealed::new(self.vault.seal(subject.uuid(), text).expect("a sealed text"))
     }
 
-    pub fn add_account(&mut self, id: AccountId, role: Role, name: &str) {
+    pub(crate) fn add_account(&mut self, id: AccountId, role: Role, name: &str) {
         self.vault.create_subject(id.uuid()).expect("a key");
         let view = AccountView {
             id,
@@ -273,12 +312,23 @@ impl Shop {
             opened_at: Timestamp::from_micros(1),
         };
         self.memory.accounts.push(view);
-        self.memory.wallets.push(WalletView { account: id, version: 2, balance: won(1_000_000) });
-        let entry = WalletEntry { account: id, sequence: 2, at: Timestamp::from_micros(2), kind: EntryKind::Deposit, amount: won(1_000_000), order: None };
+        self.memory.wallets.push(WalletView {
+            account: id,
+            version: 2,
+            balance: won(1_000_000),
+        });
+        let entry = WalletEntry {
+            account: id,
+            sequence: 2,
+            at: Timestamp::from_micros(2),
+            kind: EntryKind::Deposit,
+            amount: won(1_000_000),
+            order: None,
+        };
         self.memory.entries.push(entry);
     }
 
-    pub fn add_product(&mut self, n: u128, seller: Who) {
+    pub(crate) fn add_product(&mut self, n: u128, seller: Who) {
         let at = Timestamp::from_micros(1_700_000_000_000_000 + i64::try_from(n).expect("a small number"));
         self.memory.products.push(ProductView {
             id: product_id(n),
@@ -292,12 +342,20 @@ impl Shop {
             created_at: at,
             updated_at: at,
         });
-        let stock = InventoryView { product: product_id(n), version: 4, seller: seller.account(), unlimited: false, on_hand: 1_000, reserved: 30 };
+        let stock = InventoryView {
+            product: product_id(n),
+            version: 4,
+            seller: seller.account(),
+            unlimited: false,
+            on_hand: 1_000,
+            reserved: 30,
+        };
         self.memory.inventories.push(stock);
     }
 
-    pub fn add_order(&mut self, n: u128, buyer: AccountId, seller: Who, products: &[u128]) {
-        let address = json!({"recipient": "Kim", "street": "Sejong-daero 1", "city": "Seoul", "postalCode": "04524", "phone": "02-123-4567"});
+    pub(crate) fn add_order(&mut self, n: u128, buyer: AccountId, seller: Who, products: &[u128]) {
+        let address =
+            json!({"recipient": "Kim", "street": "Sejong-daero 1", "city": "Seoul", "postalCode": "04524", "phone": "02-123-4567"});
         // Two orders each have the same time: the id decides.
         let at = Timestamp::from_micros(1_700_000_000_000_000 + i64::try_from(n / 2).expect("a small number"));
         let id = order_id(n);
@@ -331,20 +389,30 @@ impl Shop {
                 attempt: 1,
                 kind: AttemptKind::Charge,
                 at,
-                outcome: Some(AttemptOutcome { at, result: AttemptResult::Captured, code: None, message: None }),
+                outcome: Some(AttemptOutcome {
+                    at,
+                    result: AttemptResult::Captured,
+                    code: None,
+                    message: None,
+                }),
             }],
             version: 3,
             updated_at: at,
         });
     }
 
-    pub fn cancel(&mut self, n: u128, code: FailureCode) {
-        let order = self.memory.orders.iter_mut().find(|order| order.id == order_id(n)).expect("an order");
+    pub(crate) fn cancel(&mut self, n: u128, code: FailureCode) {
+        let order = self
+            .memory
+            .orders
+            .iter_mut()
+            .find(|order| order.id == order_id(n))
+            .expect("an order");
         order.status = OrderStatus::Cancelled;
         order.failure = Some(Failure { code, product: None });
     }
 
-    pub fn serve(self) -> Served {
+    pub(crate) fn serve(self) -> Served {
         let memory = Arc::new(self.memory);
         let (report, progress) = watch::channel(self.progress);
         let views: Arc<dyn Views> = memory.clone();
@@ -359,51 +427,73 @@ impl Shop {
             limits: self.limits,
             timeouts: self.timeouts,
         });
-        Served { router, memory, report, _keys: self._keys }
+        Served {
+            router,
+            memory,
+            report,
+            keys: self.keys,
+        }
     }
 }
 
-pub fn at_position(position: u64) -> Progress {
-    Progress { shards: vec![ShardProgress { shard: 0, position, recorded_at: Timestamp::from_micros(1), head: position }], state: RunnerState::Running }
+pub(crate) fn at_position(position: u64) -> Progress {
+    Progress {
+        shards: vec![ShardProgress {
+            shard: 0,
+            position,
+            recorded_at: Timestamp::from_micros(1),
+            head: position,
+        }],
+        state: RunnerState::Running,
+    }
 }
 
-pub fn token(position: u64) -> String {
-    ConsistencyToken { log_id: LOG, shard: 0, position }.to_string()
+pub(crate) fn token(position: u64) -> String {
+    ConsistencyToken {
+        log_id: LOG,
+        shard: 0,
+        position,
+    }
+    .to_string()
 }
 
 /// An answer: its status, its headers and its JSON.
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: axum::http::HeaderMap,
-    pub json: Value,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: axum::http::HeaderMap,
+    pub(crate) json: Value,
 }
 
 impl Answer {
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.json["errors"][0]["extensions"]["code"].as_str().unwrap_or("none")
     }
 
     /// The data of an answer without errors.
-    pub fn data(&self) -> &Value {
+    pub(crate) fn data(&self) -> &Value {
         assert!(self.json.get("errors").is_none(), "{}", self.json);
         &self.json["data"]
     }
 }
 
 impl Served {
-    pub async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.expect("a router answers");
         let (parts, body) = response.into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
         let json = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
-        Answer { status: parts.status, headers: parts.headers, json }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            json,
+        }
     }
 
-    pub async fn ask(&self, who: Who, query: &str, variables: Value) -> Answer {
+    pub(crate) async fn ask(&self, who: Who, query: &str, variables: Value) -> Answer {
         self.ask_with(who, query, variables, &[("accept-language", "ko")]).await
     }
 
-    pub async fn ask_with(&self, who: Who, query: &str, variables: Value, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn ask_with(&self, who: Who, query: &str, variables: Value, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::post("/graphql").header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = who.token() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -415,7 +505,13 @@ impl Served {
         self.send(request.body(Body::from(body)).expect("a request")).await
     }
 
-    pub async fn post(&self, body: impl Into<Body>) -> Answer {
-        self.send(Request::post("/graphql").header(header::CONTENT_TYPE, "application/json").body(body.into()).expect("a request")).await
+    pub(crate) async fn post(&self, body: impl Into<Body>) -> Answer {
+        self.send(
+            Request::post("/graphql")
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(body.into())
+                .expect("a request"),
+        )
+        .await
     }
 }

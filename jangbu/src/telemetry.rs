@@ -1,0 +1,106 @@
+//! Logs and figures. Neither holds personal data or secrets: the crates that write them see to that.
+
+use std::{fmt::Write as _, io::IsTerminal as _};
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::{
+    failure::Failure,
+    settings::{LogFormat, Settings},
+};
+
+/// From a barrier of a fast disk to the longest wait that anybody has patience for.
+const SECONDS: [f64; 18] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+const COUNTS: [f64; 13] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
+
+/// Begins to log to standard output, and has panics logged too.
+pub(crate) fn start_logging(settings: &Settings) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&settings.log).map_err(Failure::wrong)?;
+    let json = match settings.log_format {
+        LogFormat::Auto => !std::io::stdout().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let registry = tracing_subscriber::registry().with(filter);
+    let begun = if json {
+        registry.with(fmt::layer().json().flatten_event(true)).try_init()
+    } else {
+        registry.with(fmt::layer()).try_init()
+    };
+    begun.map_err(Failure::failed)?;
+    std::panic::set_hook(Box::new(|panic| {
+        // The message may quote what was being worked on; the place says enough.
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        tracing::error!(place, thread, "a panic");
+    }));
+    Ok(())
+}
+
+/// Begins to count, and returns what writes the figures down.
+pub(crate) fn start_counting() -> Result<PrometheusHandle, Failure> {
+    let builder = || -> Result<PrometheusHandle, BuildError> {
+        PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+            .set_buckets_for_metric(Matcher::Suffix("_events".to_owned()), &COUNTS)?
+            .install_recorder()
+    };
+    builder().map_err(Failure::failed)
+}
+
+/// The figures of this process, in Prometheus's text format. On a system without `/proc` there are none.
+pub(crate) fn process_figures() -> String {
+    let mut text = String::new();
+    let mut figure = |name: &str, kind: &str, help: &str, value: f64| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+    };
+    if let Some(seconds) = processor_seconds() {
+        figure("process_cpu_seconds_total", "counter", "Processor time of this process, user and system.", seconds);
+    }
+    if let Some(bytes) = resident_bytes() {
+        figure("process_resident_memory_bytes", "gauge", "Memory of this process that is in RAM.", bytes);
+    }
+    if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
+        #[allow(clippy::cast_precision_loss, reason = "there are not that many files")]
+        figure("process_open_fds", "gauge", "Open files and connections of this process.", files.count() as f64);
+    }
+    text
+}
+
+fn processor_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The program's name comes before, in parentheses, and may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+    #[allow(clippy::cast_precision_loss, reason = "a hundred or so")]
+    let per_second = rustix::param::clock_ticks_per_second() as f64;
+    Some(ticks / per_second)
+}
+
+fn resident_bytes() -> Option<f64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: f64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+    let size = rustix::param::page_size() as f64;
+    Some(pages * size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_knows_its_processor_time_and_memory() {
+        let text = process_figures();
+        for name in ["process_cpu_seconds_total ", "process_resident_memory_bytes ", "process_open_fds "] {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+            assert!(value.parse::<f64>().is_ok_and(|value| value >= 0.0), "{name}{value}");
+        }
+    }
+}

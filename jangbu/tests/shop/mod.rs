@@ -1,0 +1,229 @@
+//! The real binary, serving the demo shop on a data directory of its own, and a client that speaks to it as anybody outside would.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+
+pub(crate) mod client;
+pub(crate) mod invariants;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+pub(crate) use client::{Answer, Client, Pay, Token, order};
+
+/// Of the demo: 5,000 KRW, 1,000 in stock.
+pub(crate) const COFFEE: &str = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
+pub(crate) const ADMIN: &str = "admin@jangbu.dev";
+pub(crate) const SELLER: &str = "seller@jangbu.dev";
+pub(crate) const BUYER: &str = "buyer@jangbu.dev";
+pub(crate) const PASSWORD: &str = "jangbu-demo";
+
+/// How long anything may take before a test gives up: far more than it takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// Between two looks at something that is waited for.
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
+
+/// A shop in a process of its own.
+pub(crate) struct Shop {
+    /// Holds what is not the shop's: its output. Removed with it.
+    scratch: TempDir,
+    data: PathBuf,
+    settings: Vec<(String, String)>,
+    child: Child,
+    client: Client,
+}
+
+impl Shop {
+    /// The demo shop with these settings, ready.
+    pub(crate) async fn open(settings: &[(&str, &str)]) -> Self {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let data = scratch.path().join("data");
+        Self::open_in(scratch, data, settings).await
+    }
+
+    /// The same, with its data in this directory.
+    pub(crate) async fn open_in(scratch: TempDir, data: PathBuf, settings: &[(&str, &str)]) -> Self {
+        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let child = spawn(scratch.path(), &data, &settings);
+        let mut shop = Self { scratch, data, settings, child, client: Client::new() };
+        shop.wait_until_ready().await;
+        shop
+    }
+
+    /// A client that finds the shop also after it was started again.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Where its data is.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Ends it as a power cut does.
+    pub(crate) async fn kill(&mut self) {
+        self.child.start_kill().expect("the shop's own process can be killed");
+        self.child.wait().await.expect("it has ended");
+    }
+
+    /// Starts it on what it left behind.
+    pub(crate) async fn start_again(&mut self) {
+        let left = self.child.try_wait().expect("the shop's own process can be asked");
+        assert!(left.is_some(), "the shop runs already");
+        self.child = spawn(self.scratch.path(), &self.data, &self.settings);
+        self.wait_until_ready().await;
+    }
+
+    /// Kills it and starts it on what it left behind.
+    pub(crate) async fn kill_and_start_again(&mut self) {
+        self.kill().await;
+        self.start_again().await;
+    }
+
+    /// Asks it to end, which it does in order.
+    pub(crate) async fn stop(&mut self) {
+        let pid = self.child.id().expect("the shop runs").to_string();
+        let asked = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill can be run");
+        assert!(asked.success(), "the shop's own process can be asked to end");
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends when it is asked to").expect("it has ended");
+        assert_eq!(status.code(), Some(0), "ends in order:\n{}", self.output());
+    }
+
+    /// Ends it in order, and looks at everything that must always hold.
+    pub(crate) async fn close(mut self) -> invariants::Log {
+        self.stop().await;
+        let output = self.output();
+        assert!(!output.contains("panicked"), "a panic:\n{output}");
+        invariants::check(&self.data)
+    }
+
+    /// Everything that it has said, on both of its outputs, over all its lives.
+    pub(crate) fn output(&self) -> String {
+        let bytes = fs::read(output_file(self.scratch.path())).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the shop's own process can be asked") {
+                panic!("the shop ended by itself ({status}):\n{}", self.output());
+            }
+            if let Some(address) = address(&self.data) {
+                self.client.moved_to(&address);
+                if self.client.is_ready().await {
+                    return;
+                }
+            }
+            assert!(begun.elapsed() < PATIENCE, "the shop is not ready:\n{}", self.output());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let output = self.output();
+            let lines: Vec<_> = output.lines().collect();
+            eprintln!("the shop's last lines:");
+            for line in &lines[lines.len().saturating_sub(40)..] {
+                eprintln!("  | {line}");
+            }
+        }
+    }
+}
+
+/// Runs the binary until it ends by itself, which it does soon: what it said, and how it ended.
+pub(crate) async fn runs_into(scratch: &Path, data: &Path, listen: &str) -> (ExitStatus, String) {
+    let mut command = command(scratch, data, listen);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends by itself").expect("the binary runs");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status, String::from_utf8_lossy(&said).into_owned())
+}
+
+fn spawn(scratch: &Path, data: &Path, settings: &[(String, String)]) -> Child {
+    // The one before it left its own.
+    let _ = fs::remove_file(data.join("address"));
+    let output = output_file(scratch);
+    let append = || -> File { OpenOptions::new().create(true).append(true).open(&output).expect("a file for what it says") };
+    let mut command = command(scratch, data, "127.0.0.1:0");
+    for (name, value) in settings {
+        command.env(name, value);
+    }
+    command.stdin(Stdio::null()).stdout(append()).stderr(append()).spawn().expect("the binary runs")
+}
+
+fn command(scratch: &Path, data: &Path, listen: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jangbu"));
+    // No setting of whoever runs the tests, and no jangbu.toml of theirs.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("JANGBU_") {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(scratch).args(["serve", "--demo", "--listen", listen, "--data"]).arg(data).kill_on_drop(true);
+    command
+}
+
+fn output_file(scratch: &Path) -> PathBuf {
+    scratch.join("output")
+}
+
+/// Where it listens, once it has written that down.
+fn address(data: &Path) -> Option<String> {
+    let text = fs::read_to_string(data.join("address")).ok()?;
+    let address = text.trim().trim_start_matches("http://");
+    address.parse::<std::net::SocketAddr>().is_ok().then(|| address.to_owned())
+}
+
+/// Looks until it is as wanted.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Chance that comes again: SplitMix64 from a seed that is printed.
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    /// From `JANGBU_TEST_SEED`, or a new one; printed, so that a failure can be had again.
+    pub(crate) fn new(test: &str) -> Self {
+        let seed = std::env::var("JANGBU_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+        println!("{test}: JANGBU_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// Another, that goes its own way.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
+    /// The next number.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 up to, and without, this.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
