@@ -3,6 +3,7 @@
 use aggregates::{AccountId, Command, Currency, Kind, Money, ProductCommand, ProductId, Role, State, Stock, WalletCommand};
 use command_api::{Api, ensure_account};
 use engine::{Actor, Cause, Engine, Idempotency, Request};
+use event_store::RecordKey;
 use uuid::{Uuid, uuid};
 
 use crate::failure::Failure;
@@ -135,7 +136,7 @@ async fn deposit(engine: &Engine, account: AccountId) -> Result<(), String> {
     let mark = Uuid::new_v5(&NAMESPACE, b"deposit").into_bytes();
     let amount = Money::new(BALANCE, Currency::KRW);
     let request = Request {
-        idempotency: Some(Idempotency { key: "demo-balance".to_owned(), record: mark, fingerprint: mark }),
+        idempotency: Some(Idempotency { key: "demo-balance".to_owned(), record: RecordKey(mark), fingerprint: mark }),
         ..request(Command::Wallet(account, WalletCommand::Deposit { amount }))
     };
     done(engine, request).await

@@ -1,6 +1,6 @@
 //! What the shop says of its own health: /livez, /readyz and /metrics.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -9,14 +9,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
 use engine::Engine;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::rt::TokioIo;
 use metrics_exporter_prometheus::PrometheusHandle;
 use projections::Progress;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
+    failure::Failure,
     http_server::{Phase, Traffic},
+    serve,
+    settings::Settings,
     telemetry,
 };
 
@@ -96,4 +102,34 @@ async fn figures(State(health): State<Health>) -> impl IntoResponse {
     }
     text.push_str(&telemetry::process_figures());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
+}
+
+/// `jangbu healthcheck`: asks the shop whether it is ready.
+pub(crate) fn check(settings: &Settings, listen_given: bool) -> Result<(), Failure> {
+    // A shop on a port that the system chose wrote it down.
+    let written = std::fs::read_to_string(settings.data.join(serve::ADDRESS)).ok();
+    let address = written.filter(|_| !listen_given).map_or_else(|| settings.listen.clone(), |written| written.trim().to_owned());
+    serve::on_runtime(async {
+        let asked = tokio::time::timeout(PATIENCE, ask(&address)).await;
+        let answered = asked.map_err(|_| Failure::failed(format_args!("the shop on {address} does not answer")))?;
+        match answered.map_err(|error| Failure::failed(format_args!("the shop on {address} cannot be reached: {error:#}")))? {
+            (StatusCode::OK, _) => Ok(()),
+            (status, body) => Err(Failure::failed(format_args!("the shop on {address} is not ready: {status} {body}"))),
+        }
+    })
+}
+
+/// How long a health check waits.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+async fn ask(address: &str) -> anyhow::Result<(StatusCode, String)> {
+    let resolved = tokio::net::lookup_host(address).await?.next().ok_or_else(|| anyhow::anyhow!("the name has no address"))?;
+    let stream = TcpStream::connect(serve::loopback(resolved)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = http::Request::get("/readyz").header(header::HOST, address).body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), 4_096).collect().await.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }

@@ -15,15 +15,17 @@ use std::{
 };
 
 use axum::{Router, body::Body, extract::ConnectInfo, response::IntoResponse as _};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
 };
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
+use uuid::Uuid;
 
 /// The most connections at once; fewer when the system gives fewer files.
 const CONNECTIONS: u64 = 8_192;
@@ -166,7 +168,7 @@ async fn accept(listener: TcpListener, router: Router, traffic: Arc<Traffic>, ta
         };
         let accepted = tokio::select! {
             accepted = accepted => accepted,
-            _ = ended.wait_for(|ended| *ended) => return,
+            () = end_of(&mut ended) => return,
         };
         match accepted {
             Ok((place, stream, peer)) => {
@@ -180,6 +182,12 @@ async fn accept(listener: TcpListener, router: Router, traffic: Arc<Traffic>, ta
             }
         }
     }
+}
+
+/// Waits until the server stops, or is gone.
+async fn end_of(ended: &mut watch::Receiver<bool>) {
+    // An error says that nobody is there to stop it any more.
+    let _ = ended.wait_for(|ended| *ended).await;
 }
 
 fn is_the_clients(error: &io::Error) -> bool {
@@ -210,7 +218,7 @@ async fn serve(
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), answers).with_upgrades());
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        _ = ended.wait_for(|ended| *ended) => {
+        () = end_of(&mut ended) => {
             connection.as_mut().graceful_shutdown();
             // An answer that is on its way still leaves; one that is not there by then does not.
             tokio::time::timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
@@ -230,16 +238,16 @@ async fn answer(mut request: Request<Incoming>, peer: SocketAddr, mut router: Ro
     }
     // Counted before the phase is looked at: whoever stops the shop sets the phase and then waits for the count.
     let answering = Answering::begin(&traffic);
-    if traffic.phase() != Phase::Serving {
-        return Ok(come_back());
+    let phase = traffic.phase();
+    if phase != Phase::Serving {
+        return Ok(come_back(phase, request.headers()));
     }
-    let mut response = router.call(request).await;
+    let Ok(mut response) = router.call(request).await;
     drop(answering);
     if traffic.phase() == Phase::Stopping {
-        let Ok(response) = &mut response;
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    Ok(response)
 }
 
 /// The simulator is somebody else's server, whatever the shop does, and the engine needs it to the end.
@@ -247,8 +255,29 @@ fn is_always_answered(path: &str) -> bool {
     path.starts_with("/simulator/") || matches!(path, "/livez" | "/readyz" | "/metrics")
 }
 
-fn come_back() -> Response<Body> {
-    let body = r#"{"type":"/problems/unavailable","title":"Service Unavailable","status":503,"code":"unavailable","detail":"the shop is starting or stopping; try again"}"#;
-    let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::RETRY_AFTER, "1"), (header::CONNECTION, "close")];
-    (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response()
+/// A problem as the API writes them, which is not asked before the shop is open or after it has closed.
+fn come_back(phase: Phase, headers: &HeaderMap) -> Response<Body> {
+    let language = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    let korean = language.is_none_or(|language| language.contains("ko") || language.trim() == "*");
+    let (code, title) = match (phase, korean) {
+        (Phase::Starting, true) => ("unavailable", "서버가 시작 중입니다. 잠시 후 다시 시도해 주세요"),
+        (Phase::Starting, false) => ("unavailable", "The server is starting: try again later"),
+        (_, true) => ("stopping", "서버가 종료 중입니다. 잠시 후 다시 시도해 주세요"),
+        (_, false) => ("stopping", "The server is stopping: try again later"),
+    };
+    let body = json!({
+        "type": format!("/problems/{code}"),
+        "title": title,
+        "status": 503,
+        "detail": title,
+        "code": code,
+        "traceId": Uuid::now_v7().simple().to_string(),
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "application/problem+json"),
+        (header::CONTENT_LANGUAGE, if korean { "ko" } else { "en" }),
+        (header::RETRY_AFTER, "2"),
+        (header::CONNECTION, "close"),
+    ];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, body.to_string()).into_response()
 }

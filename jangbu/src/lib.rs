@@ -2,6 +2,7 @@
 //!
 //! It turns the libraries beside it into processes, and is the only one that reads settings. It decides nothing about the shop.
 
+pub mod bench;
 mod cli;
 mod copies;
 mod demo;

@@ -109,12 +109,12 @@ impl FromStr for Role {
 }
 
 /// Where the log or the views are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// In the data directory.
     Sqlite,
-    /// On a server; its address may hold a password.
-    Server(SecretString),
+    /// On a server.
+    Server,
 }
 
 /// Who takes the money.
@@ -248,10 +248,10 @@ impl Settings {
         if self.role != Role::All {
             return cannot("other roles than all", "run `jangbu serve` without --role: one process is the whole shop");
         }
-        if matches!(self.store, Place::Server(_)) {
+        if self.store == Place::Server {
             return cannot("a log on a server (JANGBU_STORE)", "set JANGBU_STORE=sqlite");
         }
-        if matches!(self.views, Place::Server(_)) {
+        if self.views == Place::Server {
             return cannot("views on a server (JANGBU_VIEWS)", "set JANGBU_VIEWS=sqlite");
         }
         if self.keys.as_ref().is_some_and(|keys| keys.expose_secret().contains("://")) {
@@ -364,8 +364,8 @@ impl Written {
     fn settings(&self) -> Result<Settings, Failure> {
         let email = self.optional("admin.email", |text| text.parse::<Email>().map_err(|error| error.to_string()))?;
         let password = self.optional("admin.password", |text| match text.chars().count() {
-            10..=128 => Ok(SecretString::from(text)),
-            _ => Err("a password has 10 to 128 characters".to_owned()),
+            8..=128 => Ok(SecretString::from(text)),
+            _ => Err("a password has 8 to 128 characters".to_owned()),
         })?;
         let admin = match (email, password) {
             (Some(email), Some(password)) => Some(Admin { email, password }),
@@ -481,7 +481,7 @@ fn place(text: &str, servers: &[&str]) -> Result<Place, String> {
         return Ok(Place::Sqlite);
     }
     if servers.iter().any(|server| text.starts_with(server)) {
-        return Ok(Place::Server(SecretString::from(text)));
+        return Ok(Place::Server);
     }
     Err(format!("write sqlite or {}...", servers.join("..., ")))
 }
@@ -602,7 +602,7 @@ mod tests {
         let settings = from_environment(&environment).expect("all is right");
         let shown = format!("{settings:?} {}", settings.listing());
         assert!(!shown.contains("hunter2") && !shown.contains("boss@"), "{shown}");
-        let failure = from_environment(&[("JANGBU_ADMIN__EMAIL", "boss@example.com"), ("JANGBU_ADMIN__PASSWORD", "hunter2")]).expect_err("too short");
+        let failure = from_environment(&[("JANGBU_ADMIN__EMAIL", "boss@example.com"), ("JANGBU_ADMIN__PASSWORD", "hunter")]).expect_err("too short");
         assert!(!failure.line().contains("hunter2"), "{}", failure.line());
         let failure = read(&[], "[admin]\npassword = \"hunter2", &Flags::default()).expect_err("not TOML");
         assert!(!failure.line().contains("hunter2"), "{}", failure.line());

@@ -36,7 +36,7 @@ pub(crate) fn start_logging(settings: &Settings) -> Result<(), Failure> {
         // The message may quote what was being worked on; the place says enough.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-        tracing::error!(place, thread, "a panic");
+        tracing::error!(place, thread, "a thread panicked");
     }));
     Ok(())
 }

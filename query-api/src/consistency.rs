@@ -189,12 +189,12 @@ mod tests {
         }
     }
 
-    fn token(position: u64) -> Option<ConsistencyToken> {
-        Some(ConsistencyToken {
+    fn token(position: u64) -> ConsistencyToken {
+        ConsistencyToken {
             log_id: Uuid::nil(),
             shard: 0,
             position,
-        })
+        }
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stall_that_ends_soon_is_waited_for() {
         let (report, watch) = watch::channel(progress(5, stalled()));
-        let reached = tokio::spawn(reach(watch, token(7), Duration::from_secs(2)));
+        let reached = tokio::spawn(reach(watch, Some(token(7)), Duration::from_secs(2)));
         tokio::time::sleep(Duration::from_millis(100)).await;
         report.send(progress(7, RunnerState::Running)).expect("somebody waits");
         assert_eq!(reached.await.expect("no panic").outcome, Outcome::Reached);
@@ -230,15 +230,15 @@ mod tests {
     async fn views_that_are_stalled_stopped_or_slow_say_so() {
         let (report, watch) = watch::channel(progress(5, stalled()));
         let two = Duration::from_secs(2);
-        assert_eq!(reach(watch.clone(), token(7), two).await.outcome, Outcome::Stalled);
-        assert_eq!(reach(watch.clone(), token(5), two).await.outcome, Outcome::Reached);
+        assert_eq!(reach(watch.clone(), Some(token(7)), two).await.outcome, Outcome::Stalled);
+        assert_eq!(reach(watch.clone(), Some(token(5)), two).await.outcome, Outcome::Reached);
         report.send_replace(progress(5, RunnerState::Running));
-        assert_eq!(reach(watch.clone(), token(7), two).await.outcome, Outcome::TimedOut);
+        assert_eq!(reach(watch.clone(), Some(token(7)), two).await.outcome, Outcome::TimedOut);
         report.send_replace(progress(5, RunnerState::Stopped));
-        assert_eq!(reach(watch.clone(), token(7), two).await.outcome, Outcome::Suspended);
+        assert_eq!(reach(watch.clone(), Some(token(7)), two).await.outcome, Outcome::Suspended);
         report.send_replace(progress(5, RunnerState::Running));
         drop(report);
-        assert_eq!(reach(watch, token(7), two).await.outcome, Outcome::Suspended);
+        assert_eq!(reach(watch, Some(token(7)), two).await.outcome, Outcome::Suspended);
     }
 
     #[tokio::test]

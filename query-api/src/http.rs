@@ -137,15 +137,16 @@ async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'st
     };
 
     let started = Arc::new(AtomicBool::new(false));
+    let (reader, batches) = api.source.reader();
     let mut question = Question::new(asked.query)
         .variables(asked.variables)
         .data(viewer)
         .data(language)
-        .data(api.source.reader())
+        .data(reader)
         .data(StartedFlag(Arc::clone(&started)));
     question.operation_name = asked.operation_name;
     question.set_parsed_query(document);
-    let answered = api.schema.execute(question).await;
+    let answered = batches.run(api.schema.execute(question)).await;
     tracing::Span::current().record("errors", answered.errors.len());
     if !started.load(Ordering::Relaxed) {
         return Ok(("refused", form.refuse(answered.errors, &consistency)));

@@ -2,7 +2,17 @@
 //!
 //! A reader lives as long as its request, and so does what it remembers. It knows nothing of who may see what.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
 
 use aggregates::{AccountId, OrderId, PaymentId, ProductId, Sealed};
 use async_graphql::dataloader::{DataLoader, HashMapCache, Loader};
@@ -36,8 +46,12 @@ impl Source {
         }
     }
 
-    pub(crate) fn reader(&self) -> Reader {
-        DataLoader::with_cache(self.clone(), tokio::spawn, HashMapCache::default()).max_batch_size(BATCH)
+    /// A reader, and what runs its batches.
+    pub(crate) fn reader(&self) -> (Reader, Batches) {
+        let batches = Batches::default();
+        let due = batches.clone();
+        let reader = DataLoader::with_cache(self.clone(), move |batch| due.add(batch), HashMapCache::default());
+        (reader.max_batch_size(BATCH).delay(Duration::ZERO), batches)
     }
 
     /// Asks the views one thing, on a thread that may wait.
@@ -60,6 +74,65 @@ impl Source {
             tracing::error!(%error, "a question to the views panicked");
             Failed::Internal
         })?
+    }
+}
+
+type Batch = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The batches of one request that wait to be asked.
+///
+/// They are asked when everything else of the request waits too, and so has named what it wants. Left to a timer, as is customary, a busy
+/// machine would tear them apart, just when it should not.
+#[derive(Clone, Default)]
+pub(crate) struct Batches(Arc<Mutex<Vec<Batch>>>);
+
+impl Batches {
+    fn add(&self, batch: Batch) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(batch);
+    }
+
+    fn take(&self) -> Vec<Batch> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs what asks for batches, and the batches whenever it waits for them.
+    pub(crate) async fn run<T>(self, asking: impl Future<Output = T>) -> T {
+        let mut asking = pin!(asking);
+        let mut asked: Vec<Batch> = Vec::new();
+        poll_fn(|cx| {
+            loop {
+                let woken = Arc::new(Woken {
+                    task: cx.waker().clone(),
+                    flag: AtomicBool::new(false),
+                });
+                if let Poll::Ready(answer) = asking.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&woken)))) {
+                    return Poll::Ready(answer);
+                }
+                // What wakes itself while it runs only pauses, as long lists do: it has more to name.
+                if !woken.flag.load(Ordering::Acquire) {
+                    asked.append(&mut self.take());
+                }
+                let before = asked.len();
+                asked.retain_mut(|batch| batch.as_mut().poll(cx).is_pending());
+                if asked.len() == before {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// Wakes a task, and remembers it.
+struct Woken {
+    task: Waker,
+    flag: AtomicBool,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.flag.store(true, Ordering::Release);
+        self.task.wake_by_ref();
     }
 }
 

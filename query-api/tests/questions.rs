@@ -91,7 +91,7 @@ async fn the_entries_of_a_balance_are_paged_too() {
     assert_eq!(amounts, [12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 1_000_000]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_fifty_orders_with_all_edges_asks_the_views_a_few_times() {
     let mut shop = Shop::new();
     for n in 100..150 {
@@ -115,9 +115,9 @@ async fn a_page_of_fifty_orders_with_all_edges_asks_the_views_a_few_times() {
         nodes[49]["node"]["buyer"]["name"]
     );
     let calls = shop.memory.counted();
-    // One for each edge, and a few more where edges of one kind stand at different depths.
+    // One for each kind of edge, or two where such edges stand at different depths.
     assert!(calls.values().sum::<usize>() <= 12, "{calls:?}");
-    assert!(calls.values().all(|calls| *calls <= 3), "{calls:?}");
+    assert!(calls.values().all(|calls| *calls <= 2), "{calls:?}");
 }
 
 #[tokio::test]
@@ -157,6 +157,10 @@ async fn wrong_ids_cursors_and_numbers_are_the_askers_mistake() {
     assert!(answer.json["errors"][0]["extensions"]["code"].is_string(), "{}", answer.json);
 }
 
+fn repeated(times: usize, part: impl Fn(usize) -> String) -> String {
+    (0..times).map(part).collect()
+}
+
 #[tokio::test]
 async fn a_question_that_is_too_large_is_refused_before_it_is_answered() {
     let shop = large_shop().serve();
@@ -166,15 +170,12 @@ async fn a_question_that_is_too_large_is_refused_before_it_is_answered() {
         "{ payment { order ".repeat(8) + "{ ",
         " }".repeat(17)
     );
-    let aliases: String = (0..60).map(|n| format!("a{n}: id ")).collect();
-    let roots: String = (0..25).map(|n| format!("a{n}: me {{ id }} ")).collect();
+    let aliases = repeated(60, |n| format!("a{n}: id "));
+    let roots = repeated(25, |n| format!("a{n}: me {{ id }} "));
     let directives = "@include(if: true) ".repeat(30);
     let wide = "{ orders(first: 100) { nodes { lines { product { seller { balanceEntries(first: 100) { nodes { at } } } } } } } }";
-    let mut bomb = "{ ...F0 } ".to_owned();
-    for n in 0..25 {
-        bomb += &format!("fragment F{n} on Query {{ ...F{m} ...F{m} }} ", m = n + 1);
-    }
-    bomb += "fragment F25 on Query { me { id } }";
+    let doubling = repeated(25, |n| format!("fragment F{n} on Query {{ ...F{m} ...F{m} }} ", m = n + 1));
+    let bomb = format!("{{ ...F0 }} {doubling} fragment F25 on Query {{ me {{ id }} }}");
     for (name, query) in [
         ("deep", deep),
         ("aliases", format!("{{ me {{ {aliases} }} }}")),
@@ -190,12 +191,7 @@ async fn a_question_that_is_too_large_is_refused_before_it_is_answered() {
         ("brackets", "{a".repeat(80_000)),
         (
             "introspection",
-            format!(
-                "{{ {} }}",
-                (0..5)
-                    .map(|n| format!("a{n}: __schema {{ types {{ name }} }} "))
-                    .collect::<String>()
-            ),
+            format!("{{ {} }}", repeated(5, |n| format!("a{n}: __schema {{ types {{ name }} }} "))),
         ),
     ] {
         let began = std::time::Instant::now();

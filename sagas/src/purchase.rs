@@ -448,7 +448,7 @@ impl Purchase {
                 if !self.ended && self.funds(Funds::Asked, Funds::NotCharged) && self.until.is_some_and(|until| *at >= until) {
                     self.fail(FailureCode::PaymentExpired, None);
                 }
-                true
+                matches!(self.money, Funds::Asked | Funds::NotCharged)
             }
             Step::DebitRefused => {
                 self.fail(FailureCode::InsufficientBalance, None);
@@ -696,7 +696,9 @@ impl Purchase {
         if placed.lines.iter().any(|line| line.repriced) {
             match placed.sum() {
                 Some(total) => placed.total = total,
-                None => self.fail(FailureCode::PriceMismatch, Some(product)),
+                None => {
+                    self.fail(FailureCode::PriceMismatch, Some(product));
+                }
             }
         }
         if let Some(placed) = &self.placed

@@ -288,14 +288,16 @@ impl Client {
 
     /// The asker's balance, and the stock of these products, as the views show them now.
     pub(crate) async fn figures(&self, token: &Token, products: &[&str]) -> Figures {
-        let balance = self.ask(token, "{ me { balance { amount } } }", &json!({})).await["me"]["balance"]["amount"].as_i64();
-        let mut stock = BTreeMap::new();
-        for product in products {
-            let data = self.ask(token, "query ($id: ID!) { inventory(productId: $id) { onHand reserved } }", &json!({ "id": product })).await;
-            let number = |member| number(&data["inventory"][member]).unwrap_or_else(|| panic!("no {member}: {data}"));
-            stock.insert((*product).to_owned(), (number("onHand"), number("reserved")));
-        }
-        Figures { balance: balance.expect("a balance"), stock }
+        eventually("the views know the account and the products", async || {
+            let balance = self.ask(token, "{ me { balance { amount } } }", &json!({})).await["me"]["balance"]["amount"].as_i64()?;
+            let mut stock = BTreeMap::new();
+            for product in products {
+                let data = self.ask(token, "query ($id: ID!) { inventory(productId: $id) { onHand reserved } }", &json!({ "id": product })).await;
+                stock.insert((*product).to_owned(), (number(&data["inventory"]["onHand"])?, number(&data["inventory"]["reserved"])?));
+            }
+            Some(Figures { balance, stock })
+        })
+        .await
     }
 
     /// The payment provider's own ledger of an order: what it took and gave back, in order.

@@ -15,6 +15,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+#[allow(unused_imports, reason = "each test binary uses its own part of the harness")]
 pub(crate) use client::{Answer, Client, Pay, Token, order};
 
 /// Of the demo: 5,000 KRW, 1,000 in stock.
@@ -93,6 +94,16 @@ impl Shop {
         assert!(asked.success(), "the shop's own process can be asked to end");
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends when it is asked to").expect("it has ended");
         assert_eq!(status.code(), Some(0), "ends in order:\n{}", self.output());
+    }
+
+    /// Waits until the provider's ledger and the log say the same of every order.
+    pub(crate) async fn agrees_with_the_provider(&self) {
+        eventually("the provider's ledger and ours agree", async || {
+            // The ledger first: every order in it is in the log by then.
+            let ledger = invariants::provider(&self.data);
+            invariants::read(&self.data).disagreement(&ledger).is_none().then_some(())
+        })
+        .await;
     }
 
     /// Ends it in order, and looks at everything that must always hold.

@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let (writer, _views) = SqliteViews::open(directory.path())?;
     let settings = RunnerSettings {
-        tail_events: 20_000,
+        tail_events: usize::MAX,
         poll: Duration::from_mins(1),
         ..RunnerSettings::default()
     };
@@ -75,6 +75,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             events / processor / 2.0
         );
     }
+    lags.sort_unstable();
+    let at = |percent: usize| lags.get(lags.len() * percent / 100).or(lags.last()).copied().unwrap_or_default();
+    println!("from offered to counted: p50 {:?}, p99 {:?}, longest {:?}", at(50), at(99), at(100));
     handle.stop();
     println!(
         "views.db: {} bytes",

@@ -2,6 +2,7 @@
 //!
 //! One connection writes, on the runner's thread; a bounded pool of others reads, from any thread. Personal data is here only sealed.
 
+mod checkpointer;
 mod open;
 mod pool;
 mod reader;

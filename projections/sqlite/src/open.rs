@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use uuid::Uuid;
 
+use crate::checkpointer::WRITER_CHECKPOINTS_AFTER;
 use crate::schema::{APPLICATION_ID, FORMAT, TABLES};
 
 /// Below this SQLite may corrupt a file when its write-ahead log is reset.
@@ -56,7 +57,7 @@ pub(crate) fn writing(path: &Path) -> Result<Connection, OpenError> {
         }
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
-        connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+        connection.pragma_update(None, "wal_autocheckpoint", WRITER_CHECKPOINTS_AFTER)?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
         connection.pragma_update(None, "cache_size", -65_536)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Statement, Transaction,
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::{open, reader::searchable};
+use crate::{checkpointer::Checkpointer, open, reader::searchable};
 
 /// The views, for writing.
 #[derive(Debug)]
@@ -19,11 +19,14 @@ pub struct SqliteViewsWriter {
     connection: Connection,
     path: PathBuf,
     json: Vec<u8>,
+    _checkpointer: Option<Checkpointer>,
 }
 
 impl SqliteViewsWriter {
     pub(crate) fn on(connection: Connection, path: PathBuf) -> Self {
+        let checkpointer = Checkpointer::start(&path);
         Self {
+            _checkpointer: checkpointer,
             connection,
             path,
             json: Vec::with_capacity(4_096),

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
-pub(crate) const LOG: Uuid = Uuid::from_u128(0x10_9);
+pub(crate) const LOG: Uuid = Uuid::from_u128(0x109);
 
 /// Who there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

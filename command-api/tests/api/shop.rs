@@ -1,0 +1,368 @@
+//! A shop to send requests to: an engine on the store in memory, keys in a scratch directory, and a provider that obeys the payment key.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use aggregates::{AccountId, Kind, Role, State};
+use axum::{Router, body::Body};
+use command_api::{Api, Settings, ensure_account, openapi_document, represent, router};
+use engine::{CoreSettings, Engine, EngineSettings, Running};
+use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, MemoryStore, StoreError};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt as _;
+use key_vault::KeyVault;
+use payment_gateway::{Answer, Cancellation, CancellationOutcome, Charge, ChargeOutcome, PaymentGateway, StatusOutcome, StatusQuery};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+/// How long the purchase's deadlines are.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadlines {
+    pub(crate) payment: Duration,
+}
+
+pub(crate) struct Shop {
+    router: Router,
+    pub(crate) api: Api,
+    pub(crate) store: Arc<Store>,
+    running: Running,
+    keys: tempfile::TempDir,
+    pub(crate) admin: String,
+    pub(crate) seller: String,
+    pub(crate) buyer: String,
+    pub(crate) buyer_id: Uuid,
+}
+
+pub(crate) const PASSWORD: &str = "jangbu-demo";
+
+impl Shop {
+    pub(crate) async fn open() -> Self {
+        Self::with(Settings::default(), Deadlines { payment: Duration::from_secs(600) }).await
+    }
+
+    pub(crate) async fn with(settings: Settings, deadlines: Deadlines) -> Self {
+        let keys = tempfile::tempdir().expect("a directory");
+        let vault = KeyVault::open(keys.path()).expect("a vault");
+        let store = Arc::new(Store::default());
+        let processes = sagas::Settings {
+            currency: settings.currency,
+            reservation_ttl: Duration::from_secs(3_600),
+            payment_deadline: deadlines.payment,
+        };
+        let core = CoreSettings::new(processes, jiff::tz::TimeZone::UTC, represent);
+        let engine = EngineSettings::new(core, Uuid::from_u128(1));
+        let port: Arc<dyn EventStore> = Arc::clone(&store) as Arc<dyn EventStore>;
+        let runtime = tokio::runtime::Handle::current();
+        let running = Engine::start(&port, Arc::new(Provider), engine, Vec::new(), runtime).expect("an engine");
+        let api = Api::new(running.engine(), vault, settings);
+        let mut shop = Self {
+            router: router(api.clone()),
+            api,
+            store,
+            running,
+            keys,
+            admin: String::new(),
+            seller: String::new(),
+            buyer: String::new(),
+            buyer_id: Uuid::from_u128(0xb),
+        };
+        for (id, name, role) in [(0xa, "admin", Role::Admin), (0x5, "seller", Role::Seller), (0xb, "buyer", Role::Buyer)] {
+            let email = format!("{name}@jangbu.dev");
+            ensure_account(&shop.api, AccountId::new(Uuid::from_u128(id)), &email, PASSWORD, name, role).await.expect("an account");
+        }
+        shop.admin = shop.log_in("admin@jangbu.dev").await;
+        shop.seller = shop.log_in("seller@jangbu.dev").await;
+        shop.buyer = shop.log_in("buyer@jangbu.dev").await;
+        shop
+    }
+
+    pub(crate) async fn log_in(&self, email: &str) -> String {
+        let answer = self.post("/api/v1/auth/login").json(json!({"email": email, "password": PASSWORD})).send().await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.text("accessToken")
+    }
+
+    /// A new account of this role, logged in.
+    pub(crate) async fn newcomer(&self, email: &str, role: &str) -> String {
+        let body = json!({"email": email, "password": PASSWORD, "name": "새 사람", "role": role});
+        assert_eq!(self.post("/api/v1/accounts").json(body).send().await.status, 201);
+        self.log_in(email).await
+    }
+
+    pub(crate) fn keys(&self) -> &Path {
+        self.keys.path()
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        self.running.engine()
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> Call<'_> {
+        Call { shop: self, method, path: path.to_owned(), headers: HeaderMap::new(), body: Body::empty() }
+    }
+
+    pub(crate) fn post(&self, path: &str) -> Call<'_> {
+        self.request(Method::POST, path)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Call<'_> {
+        self.request(Method::GET, path)
+    }
+
+    /// A product of the seller, at 5,000 won.
+    pub(crate) async fn product(&self, stock: Value) -> Uuid {
+        let body = json!({"sku": "COFFEE", "name": "Coffee", "price": won(5_000), "stock": stock});
+        let answer = self.post("/api/v1/products").token(&self.seller).json(body).send().await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer.id("productId")
+    }
+
+    pub(crate) async fn deposit(&self, account: Uuid, amount: i64) {
+        let call = self.post(&format!("/api/v1/accounts/{account}/deposits")).token(&self.admin).new_key();
+        let answer = call.json(json!({"amount": won(amount)})).send().await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+    }
+
+    /// An order of the buyer; `more` changes its body.
+    pub(crate) fn order(&self, product: Uuid, quantity: i64, more: impl FnOnce(&mut Value)) -> Call<'_> {
+        self.post("/api/v1/orders").token(&self.buyer).new_key().json(order_body(product, quantity, more))
+    }
+
+    /// On hand and reserved.
+    pub(crate) async fn stock(&self, product: Uuid) -> (u64, u64) {
+        let found = self.engine().read(Kind::Inventory, product).await.expect("readable").expect("kept");
+        match found.state {
+            State::Inventory(stock) => (stock.on_hand(), stock.reserved()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn balance(&self, account: Uuid) -> i64 {
+        let found = self.engine().read(Kind::Wallet, account).await.expect("readable").expect("open");
+        match found.state {
+            State::Wallet(wallet) => wallet.balance().expect("open").minor(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub(crate) fn won(amount: i64) -> Value {
+    json!({"amount": amount, "currency": "KRW"})
+}
+
+pub(crate) fn order_body(product: Uuid, quantity: i64, more: impl FnOnce(&mut Value)) -> Value {
+    let mut body = json!({
+        "lines": [{"productId": product, "quantity": quantity}],
+        "shippingAddress": {"recipient": "김민지", "street": "세종대로 110", "city": "서울", "postalCode": "04524", "phone": "010-1234-5678"},
+        "payment": {"method": "BALANCE"},
+    });
+    more(&mut body);
+    body
+}
+
+/// A request in the making.
+pub(crate) struct Call<'a> {
+    shop: &'a Shop,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Body,
+}
+
+impl Call<'_> {
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header value"));
+        self
+    }
+
+    pub(crate) fn token(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    pub(crate) fn key(self, key: &str) -> Self {
+        self.header("idempotency-key", key)
+    }
+
+    pub(crate) fn new_key(self) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let key = format!("key-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.key(&key)
+    }
+
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.headers.remove(name);
+        self
+    }
+
+    pub(crate) fn json(self, body: Value) -> Self {
+        self.raw(body.to_string())
+    }
+
+    pub(crate) fn raw(mut self, body: impl Into<Body>) -> Self {
+        self.body = body.into();
+        self.header("content-type", "application/json")
+    }
+
+    pub(crate) async fn send(self) -> Reply {
+        let mut request = http::Request::builder().method(self.method.clone()).uri(&self.path).body(self.body).expect("a request");
+        *request.headers_mut() = self.headers;
+        let response = self.shop.router.clone().oneshot(request).await.expect("a router does not fail");
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or(Value::Null) };
+        let reply = Reply { status: parts.status, headers: parts.headers, body };
+        reply.check_form();
+        check_documented(&self.method, &self.path, reply.status);
+        reply
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Reply {
+    pub(crate) fn text(&self, member: &str) -> String {
+        self.body[member].as_str().unwrap_or_else(|| panic!("no {member} in {}", self.body)).to_owned()
+    }
+
+    pub(crate) fn id(&self, member: &str) -> Uuid {
+        self.text(member).parse().expect("an id")
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Refused with this status and code.
+    #[track_caller]
+    pub(crate) fn refused(&self, status: u16, code: &str) -> &Self {
+        assert_eq!((self.status.as_u16(), self.body["code"].as_str()), (status, Some(code)), "{}", self.body);
+        self
+    }
+
+    /// ... because of this member of the body.
+    #[track_caller]
+    pub(crate) fn at(&self, pointer: &str) {
+        assert_eq!(self.body["errors"][0]["pointer"], pointer, "{}", self.body);
+    }
+
+    /// Every no is a problem (RFC 9457).
+    fn check_form(&self) {
+        if self.status.is_client_error() || self.status.is_server_error() {
+            assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+            assert_eq!(self.body["status"], self.status.as_u16());
+            assert_eq!(self.body["type"], format!("/problems/{}", self.text("code")));
+            assert!(!self.text("title").is_empty() && self.text("traceId").len() == 32 && self.body["detail"].is_string());
+        }
+        if self.status == 503 {
+            assert!(self.headers.contains_key("retry-after"));
+        }
+        if self.status == 401 {
+            assert_eq!(self.header("www-authenticate"), Some("Bearer"));
+        }
+    }
+}
+
+/// A status that the API's description does not name is a mistake, in one of the two.
+fn check_documented(method: &Method, path: &str, status: StatusCode) {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(openapi_document);
+    let path = path.split('?').next().unwrap_or_default();
+    let matches = |template: &str| {
+        let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+        template.len() == path.len() && template.iter().zip(path).all(|(part, found)| part.starts_with('{') || *part == found)
+    };
+    let paths = DOCUMENT["paths"].as_object().expect("paths");
+    let Some((template, operations)) = paths.iter().find(|(template, _)| matches(template)) else { return };
+    let operation = &operations[method.as_str().to_ascii_lowercase()];
+    if operation.is_object() {
+        assert!(operation["responses"].get(status.as_str()).is_some(), "{method} {template} answered {status}, which is not documented");
+    }
+}
+
+/// The store in memory, slower or out of order when a test wants it so.
+#[derive(Default)]
+pub(crate) struct Store {
+    memory: MemoryStore,
+    pub(crate) delay_millis: Arc<AtomicU64>,
+    pub(crate) broken: Arc<AtomicBool>,
+}
+
+impl Store {
+    /// Everything that is recorded of events, as text.
+    pub(crate) fn events(&self) -> String {
+        let reader = self.memory.reader().expect("a reader");
+        format!("{:?}", reader.events(0, 0, usize::MAX).expect("events"))
+    }
+}
+
+impl EventStore for Store {
+    fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError> {
+        let (delay_millis, broken) = (Arc::clone(&self.delay_millis), Arc::clone(&self.broken));
+        Ok(Box::new(Writer { writer: self.memory.writer()?, delay_millis, broken }))
+    }
+
+    fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
+        self.memory.reader()
+    }
+}
+
+struct Writer {
+    writer: Box<dyn LogWriter>,
+    delay_millis: Arc<AtomicU64>,
+    broken: Arc<AtomicBool>,
+}
+
+impl LogWriter for Writer {
+    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.writer.take(shard, instance, now)
+    }
+
+    fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
+        std::thread::sleep(Duration::from_millis(self.delay_millis.load(Ordering::Relaxed)));
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(CommitError::NotWritten("the disk is full".into()));
+        }
+        self.writer.commit(batches)
+    }
+
+    fn heartbeat(&mut self, shard: u16, epoch: u64, now: i64) -> Result<(), CommitError> {
+        self.writer.heartbeat(shard, epoch, now)
+    }
+}
+
+/// A provider that does what the payment key says.
+struct Provider;
+
+impl PaymentGateway for Provider {
+    fn charge(&self, charge: Charge) -> Answer<'_, ChargeOutcome> {
+        Box::pin(async move {
+            if charge.payment_key.starts_with("sim_slow") {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            if charge.payment_key.starts_with("sim_declined") {
+                return ChargeOutcome::Declined { code: "REJECT_CARD_PAYMENT".into(), message: "no".into() };
+            }
+            ChargeOutcome::Charged { amount: charge.amount }
+        })
+    }
+
+    fn status(&self, _: StatusQuery) -> Answer<'_, StatusOutcome> {
+        Box::pin(async { StatusOutcome::NotFound })
+    }
+
+    fn cancel(&self, _: Cancellation) -> Answer<'_, CancellationOutcome> {
+        Box::pin(async { CancellationOutcome::Cancelled })
+    }
+}

@@ -1,0 +1,137 @@
+//! The command line.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    bench, copies,
+    failure::Failure,
+    health, serve,
+    settings::{Flags, Settings},
+    simulator,
+};
+
+/// Jangbu: an event-sourced commerce engine.
+///
+/// Every setting of .env.example may stand in the environment or in jangbu.toml; a flag wins over both.
+#[derive(Debug, Parser)]
+#[command(name = "jangbu", version, propagate_version = true)]
+struct Cli {
+    /// The settings file, instead of jangbu.toml in the working directory.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves the shop: REST, GraphQL and their pages.
+    Serve(ServeArgs),
+    /// Serves the simulated payment provider as a process of its own.
+    Simulator(SimulatorArgs),
+    /// Checks the settings and shows them, with where each came from.
+    CheckConfig(DataArgs),
+    /// Makes or upgrades the log, the views and the keys of a data directory, and ends.
+    Migrate(DataArgs),
+    /// Ends with 0 when the shop is ready, else with 1.
+    Healthcheck(HealthcheckArgs),
+    /// Measures a shop that is served, over real HTTP.
+    Bench(bench::BenchArgs),
+    /// Copies the log and the keys to a new directory, also while the shop is served.
+    Backup(BackupArgs),
+    /// Makes a data directory from a backup.
+    Restore(RestoreArgs),
+}
+
+#[derive(Debug, Args)]
+struct DataArgs {
+    /// The data directory [default: ./data].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Loads the demo shop: three accounts, six products. Doing so twice changes nothing.
+    #[arg(long)]
+    demo: bool,
+    /// all, command-api, engine, projections, query-api or relay [default: all].
+    #[arg(long, value_name = "ROLE")]
+    role: Option<String>,
+    /// Where to serve: host:port; port 0 takes a free one [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Debug, Args)]
+struct SimulatorArgs {
+    /// Where to serve: host:port; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
+    listen: String,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Debug, Args)]
+struct HealthcheckArgs {
+    /// Where the shop is: host:port [default: where the settings say].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Debug, Args)]
+struct BackupArgs {
+    /// A new or empty directory: the log goes to DIR/log, the keys to DIR/keys.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Debug, Args)]
+struct RestoreArgs {
+    /// The backup.
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// The data directory to make.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+/// Does what the command line asks, and says how it ended.
+pub fn main() -> ExitCode {
+    let Cli { config, command } = Cli::parse();
+    match run(config, command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(config: Option<PathBuf>, command: Command) -> Result<(), Failure> {
+    let flags = |data: DataArgs| Flags { config: config.clone(), data: data.data, ..Flags::default() };
+    match command {
+        Command::Serve(ServeArgs { demo, role, listen, data }) => serve::run(&Settings::read(&Flags { demo, role, listen, ..flags(data) })?),
+        Command::Simulator(SimulatorArgs { listen, data }) => simulator::run(&Settings::read(&Flags { listen: Some(listen), ..flags(data) })?),
+        Command::CheckConfig(data) => {
+            let settings = Settings::read(&flags(data))?;
+            print!("{}", settings.listing());
+            settings.check_supported()
+        }
+        Command::Migrate(data) => serve::migrate(&Settings::read(&flags(data))?),
+        Command::Healthcheck(HealthcheckArgs { listen, data }) => {
+            let given = listen.is_some();
+            health::check(&Settings::read(&Flags { listen, ..flags(data) })?, given)
+        }
+        Command::Bench(arguments) => serve::on_runtime(async { Ok(bench::run(arguments).await?) }),
+        Command::Backup(BackupArgs { to, data }) => copies::backup(&Settings::read(&flags(data))?, &to),
+        Command::Restore(RestoreArgs { from, data }) => {
+            copies::restore(&from, &Settings::read(&flags(DataArgs { data: Some(data) }))?)
+        }
+    }
+}

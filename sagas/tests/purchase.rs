@@ -1,0 +1,625 @@
+//! The purchase on the real aggregates: the way forward, and every way back.
+
+mod world;
+
+use std::time::Duration;
+
+use aggregates::{
+    Command, CommerceEvent, FailureCode, InventoryCommand, InventoryEvent, OrderCommand, OrderStatus, PaymentCommand, PaymentId,
+    PaymentStatus, PlaceOrder, ProductCommand, Quantity, WalletCommand,
+};
+use sagas::ProviderCall;
+use world::{Answer, BALANCE, BUYER, DAY, MINUTE, ON_HAND, ORDER, World, card_order, key, krw, order, product};
+
+fn with_key(place: PlaceOrder) -> PlaceOrder {
+    PlaceOrder {
+        payment_key: Some(key("pk")),
+        ..place
+    }
+}
+
+fn stating(mut place: PlaceOrder, price: i64) -> PlaceOrder {
+    place.lines[0].stated_price = Some(krw(price));
+    place
+}
+
+fn change_price(number: u128, price: i64) -> Command {
+    Command::Product(
+        product(number),
+        ProductCommand::Change {
+            name: None,
+            description: None,
+            price: Some(krw(price)),
+        },
+    )
+}
+
+fn sell_out(world: &mut World, number: u128) {
+    let delta = -i64::try_from(ON_HAND).expect("small");
+    world.expect(Command::Inventory(
+        product(number),
+        InventoryCommand::Adjust {
+            delta,
+            reason: "counted".parse().expect("a note"),
+        },
+    ));
+}
+
+// The way forward.
+
+#[test]
+fn an_order_paid_from_the_balance_is_confirmed_without_waiting_for_anybody() {
+    let world = World::with(order(&[1]));
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+    assert_eq!(world.stock(1), (ON_HAND - 1, 0));
+    assert_eq!(world.balance(), BALANCE - 1_000);
+    let path = [
+        "order.placed",
+        "inventory.reserved",
+        "payment.prepared",
+        "wallet.debited",
+        "payment.captured",
+        "inventory.committed",
+        "order.confirmed",
+    ];
+    assert_eq!(world.happened(), path);
+    assert_eq!((world.calls.len(), world.timers.len()), (0, 0));
+}
+
+#[test]
+fn a_card_order_with_a_key_is_confirmed_once_the_provider_has_the_money() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    assert_eq!(world.status(), OrderStatus::PaymentPending);
+    assert_eq!(world.stock(1), (ON_HAND, 1));
+    let call = world.answer(Answer::Charged(1_000));
+    assert!(matches!(call, ProviderCall::Charge { attempt: 1, .. }));
+    assert_eq!(call.idempotency_key(), format!("charge-{}", PaymentId::for_order(ORDER)));
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+    assert_eq!(world.stock(1), (ON_HAND - 1, 0));
+    assert_eq!((world.calls.len(), world.timers.len()), (0, 0));
+}
+
+#[test]
+fn a_card_order_without_a_key_waits_for_the_buyer_and_holds_its_goods_before_the_provider_is_asked() {
+    let mut world = World::with(card_order(&[1, 2]));
+    assert_eq!(world.status(), OrderStatus::AwaitingPayment);
+    assert_eq!(world.order().pay_until(), Some(world.now.after(10 * MINUTE)));
+    assert_eq!(world.calls, []);
+    world.buyer_pays(3_000).expect("the right amount");
+    let happened = world.happened();
+    assert_eq!(
+        happened[happened.len() - 4..],
+        ["order.payment_submitted", "inventory.held", "inventory.held", "payment.requested"]
+    );
+    world.answer(Answer::Charged(3_000));
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+    assert_eq!(world.timers.len(), 0, "neither a deadline nor an expiry is left");
+}
+
+#[test]
+fn a_wrong_amount_leaves_the_order_waiting_for_the_right_one() {
+    let mut world = World::with(card_order(&[1]));
+    assert_eq!(world.buyer_pays(999).expect_err("too little").code, "amount-mismatch");
+    assert_eq!(world.status(), OrderStatus::AwaitingPayment);
+    world.buyer_pays(1_000).expect("the right amount");
+    world.answer(Answer::Charged(1_000));
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+}
+
+#[test]
+fn lines_are_reserved_one_after_another_in_ascending_product_id_whatever_the_buyer_wrote() {
+    let mut world = World::with_placed(order(&[3, 1, 2]));
+    for number in 1..=3 {
+        let [Command::Inventory(id, InventoryCommand::Reserve { .. })] = &world.asked[..] else {
+            panic!("one reservation at a time: {:?}", world.asked)
+        };
+        assert_eq!(*id, product(number));
+        world.deliver(0);
+    }
+    world.run();
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+}
+
+#[test]
+fn a_price_that_moved_between_the_order_and_its_reservation_is_taken_when_the_buyer_named_none() {
+    let mut world = World::with_placed(order(&[1, 2]));
+    world.tell(change_price(2, 2_500)).expect("a new price");
+    world.run();
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+    assert_eq!(world.order().total(), Some(krw(3_500)));
+    assert_eq!(world.balance(), BALANCE - 3_500);
+    assert_eq!(world.count("order.repriced"), 1);
+}
+
+// The ways back before the money is asked for.
+
+#[test]
+fn out_of_stock_on_line_2_of_3_releases_line_1_and_never_asks_for_line_3() {
+    let mut world = World::new();
+    sell_out(&mut world, 2);
+    world.place(order(&[1, 2, 3]));
+    world.run();
+    assert_eq!(
+        (world.status(), world.failure()),
+        (OrderStatus::Cancelled, Some(FailureCode::OutOfStock))
+    );
+    assert_eq!(world.order().failure().and_then(|(_, product)| product), Some(product(2)));
+    assert_eq!((world.count("inventory.reserved"), world.count("inventory.released")), (1, 1));
+    assert_eq!(
+        (world.stock(1), world.stock(3), world.balance()),
+        ((ON_HAND, 0), (ON_HAND, 0), BALANCE)
+    );
+}
+
+#[test]
+fn the_last_unit_is_sold_once() {
+    let mut all = order(&[1]);
+    all.lines[0].quantity = Quantity::parse(10).expect("ten");
+    let world = World::with(all.clone());
+    assert_eq!((world.status(), world.stock(1)), (OrderStatus::Confirmed, (0, 0)));
+    all.lines[0].quantity = Quantity::parse(11).expect("eleven");
+    World::with(all).assert_undone(FailureCode::OutOfStock);
+}
+
+#[test]
+fn a_price_that_the_buyer_did_not_see_cancels_the_order() {
+    let mut place = stating(order(&[2, 1]), 1_999);
+    place.lines[1].stated_price = Some(krw(1_000));
+    World::with(place).assert_undone(FailureCode::PriceMismatch);
+}
+
+#[test]
+fn a_price_that_moved_cancels_the_order_of_a_buyer_who_named_it() {
+    let mut world = World::with_placed(stating(order(&[1]), 1_000));
+    world.tell(change_price(1, 900)).expect("a new price");
+    world.run();
+    world.assert_undone(FailureCode::PriceMismatch);
+}
+
+#[test]
+fn a_wrong_total_cancels_the_order_before_anything_is_reserved() {
+    let world = World::with(PlaceOrder {
+        stated_total: Some(krw(2_999)),
+        ..order(&[1, 2])
+    });
+    world.assert_undone(FailureCode::PriceMismatch);
+    assert_eq!(world.count("inventory.reserved"), 0);
+}
+
+#[test]
+fn a_total_that_a_moved_price_makes_wrong_cancels_the_order() {
+    let mut world = World::with_placed(PlaceOrder {
+        stated_total: Some(krw(3_000)),
+        ..order(&[1, 2])
+    });
+    world.tell(change_price(2, 2_500)).expect("a new price");
+    world.run();
+    world.assert_undone(FailureCode::PriceMismatch);
+}
+
+#[test]
+fn a_product_that_was_retired_before_it_was_reserved_cancels_the_order() {
+    let mut world = World::with_placed(order(&[1, 2]));
+    world.tell(Command::Product(product(2), ProductCommand::Retire)).expect("retired");
+    world.run();
+    world.assert_undone(FailureCode::ProductRetired);
+}
+
+#[test]
+fn a_balance_that_is_too_small_cancels_the_order_and_stays() {
+    let mut world = World::new();
+    let (payment, debit) = (PaymentId::default(), krw(BALANCE - 999));
+    world.expect(Command::Wallet(
+        BUYER,
+        WalletCommand::Debit {
+            payment,
+            order: aggregates::OrderId::default(),
+            amount: debit,
+        },
+    ));
+    world.place(order(&[1]));
+    world.run();
+    assert_eq!(
+        (world.status(), world.failure()),
+        (OrderStatus::Cancelled, Some(FailureCode::InsufficientBalance))
+    );
+    assert_eq!((world.stock(1), world.balance()), ((ON_HAND, 0), 999));
+    assert_eq!(world.payment().status(), PaymentStatus::Declined);
+}
+
+#[test]
+fn an_order_that_nobody_pays_ends_at_its_deadline_and_frees_its_goods() {
+    let mut world = World::with(card_order(&[1, 2]));
+    assert_eq!(world.wait(), Some(10 * MINUTE));
+    world.assert_undone(FailureCode::PaymentExpired);
+    assert_eq!(world.payment().status(), PaymentStatus::Expired);
+    assert_eq!(world.timers.len(), 0);
+    assert_eq!(world.buyer_pays(3_000).expect_err("too late").code, "payment-expired");
+}
+
+#[test]
+fn a_reservation_that_expires_before_the_deadline_ends_the_order_and_frees_the_other_lines() {
+    let mut world = World::new();
+    world.settings.payment_deadline = 120 * MINUTE;
+    world.place(card_order(&[1, 2]));
+    world.run();
+    assert_eq!(world.wait(), Some(60 * MINUTE));
+    world.assert_undone(FailureCode::ReservationExpired);
+    assert_eq!((world.count("inventory.expired"), world.count("inventory.released")), (1, 1));
+    assert_eq!(world.payment().status(), PaymentStatus::Cancelled);
+    assert_eq!(world.timers.len(), 0);
+}
+
+#[test]
+fn a_reservation_that_expired_before_it_could_be_held_ends_the_order_and_the_provider_is_never_asked() {
+    let mut world = World::with(card_order(&[1, 2]));
+    let at = world.now;
+    world
+        .tell(Command::Order(
+            ORDER,
+            OrderCommand::SubmitPayment {
+                payment_key: key("pk"),
+                amount: krw(3_000),
+                at,
+            },
+        ))
+        .expect("in time");
+    world.deliver(0); // line 1 is held
+    world
+        .tell(Command::Inventory(
+            product(2),
+            InventoryCommand::Expire {
+                order: ORDER,
+                at: world.now.after(60 * MINUTE),
+            },
+        ))
+        .expect("its time is over");
+    world.run();
+    world.assert_undone(FailureCode::ReservationExpired);
+    assert_eq!((world.calls.len(), world.timers.len()), (0, 0));
+    assert_eq!(world.count("payment.requested"), 0);
+}
+
+#[test]
+fn a_buyer_may_cancel_while_a_reservation_is_outstanding_and_it_is_released_when_it_comes() {
+    let mut world = World::with_placed(order(&[1, 2]));
+    world.deliver(0); // line 1 is reserved, and line 2 asked for
+    let outstanding = world.asked.remove(0);
+    world.buyer_cancels().expect("not paid yet");
+    world.run();
+    assert_eq!(world.failure(), Some(FailureCode::CancelledByBuyer));
+    assert_eq!(world.stock(1), (ON_HAND, 0));
+    world.expect(outstanding);
+    world.assert_undone(FailureCode::CancelledByBuyer);
+    assert_eq!(world.count("inventory.released"), 2);
+}
+
+#[test]
+fn a_buyer_may_cancel_after_the_reservation_and_before_the_payment() {
+    let mut world = World::with_placed(order(&[1]));
+    world.deliver(0); // reserved; the payment is to be prepared
+    world.buyer_cancels().expect("not paid yet");
+    world.run();
+    world.assert_undone(FailureCode::CancelledByBuyer);
+    assert_eq!(world.payment().status(), PaymentStatus::Cancelled);
+}
+
+#[test]
+fn a_buyer_who_cancels_while_the_wallet_is_asked_has_the_money_back() {
+    let mut world = World::with_placed(order(&[1]));
+    world.deliver(0);
+    world.deliver(0); // prepared; the wallet is asked
+    let debit = world.asked.remove(0);
+    assert!(matches!(debit, Command::Wallet(_, WalletCommand::Debit { .. })));
+    world.buyer_cancels().expect("not paid yet");
+    world.run();
+    world.expect(debit);
+    world.assert_undone(FailureCode::CancelledByBuyer);
+    assert_eq!(world.payment().status(), PaymentStatus::Reversed);
+}
+
+#[test]
+fn a_buyer_may_cancel_instead_of_paying() {
+    let mut world = World::with(card_order(&[1, 2]));
+    world.buyer_cancels().expect("not paid yet");
+    world.run();
+    world.assert_undone(FailureCode::CancelledByBuyer);
+    assert_eq!(world.payment().status(), PaymentStatus::Cancelled);
+    assert_eq!(world.timers.len(), 0);
+    assert_eq!(world.buyer_pays(3_000).expect_err("cancelled").code, "order-not-awaiting-payment");
+}
+
+#[test]
+fn a_confirmed_order_is_not_cancelled_any_more() {
+    let mut world = World::with(order(&[1]));
+    assert_eq!(world.buyer_cancels().expect_err("sold").code, "order-not-cancellable");
+}
+
+// The ways back while the provider is asked.
+
+#[test]
+fn a_declined_card_cancels_the_order_and_frees_its_goods_at_once() {
+    let mut world = World::with(with_key(card_order(&[1, 2])));
+    world.answer(Answer::Declined);
+    world.assert_undone(FailureCode::PaymentDeclined);
+    assert_eq!((world.calls.len(), world.timers.len()), (0, 0));
+}
+
+/// The buyer cancels while the provider is asked: nothing is undone before its word.
+fn cancelling() -> World {
+    let mut world = World::with(with_key(card_order(&[1])));
+    world.buyer_cancels().expect("the money is not taken yet");
+    world.run();
+    assert_eq!((world.status(), world.stock(1)), (OrderStatus::Cancelling, (ON_HAND, 1)));
+    world
+}
+
+#[test]
+fn a_cancellation_while_the_provider_is_asked_gives_the_money_back_when_it_was_taken() {
+    let mut world = cancelling();
+    world.answer(Answer::Charged(1_000));
+    assert_eq!(
+        (world.status(), world.stock(1)),
+        (OrderStatus::Cancelling, (ON_HAND, 1)),
+        "the money first"
+    );
+    let call = world.answer(Answer::Returned);
+    assert!(matches!(&call, ProviderCall::Cancel { attempt: 1, .. }));
+    assert_eq!(call.idempotency_key(), format!("cancel-{}", PaymentId::for_order(ORDER)));
+    world.assert_undone(FailureCode::CancelledByBuyer);
+}
+
+#[test]
+fn a_cancellation_while_the_provider_is_asked_ends_the_order_when_it_declines() {
+    let mut world = cancelling();
+    world.answer(Answer::Declined);
+    world.assert_undone(FailureCode::CancelledByBuyer);
+    assert_eq!(world.calls, []);
+}
+
+#[test]
+fn a_cancellation_while_the_outcome_is_unknown_waits_for_the_provider_s_word() {
+    let mut world = cancelling();
+    world.answer(Answer::Unknown);
+    assert_eq!((world.status(), world.stock(1)), (OrderStatus::Cancelling, (ON_HAND, 1)));
+    let question = world.answer(Answer::NotCharged);
+    assert!(matches!(question, ProviderCall::Status { question: 1, .. }));
+    world.assert_undone(FailureCode::CancelledByBuyer);
+    assert_eq!(world.calls, [], "the attempt is not repeated");
+    assert_eq!(world.timers.len(), 1, "money that turns up later is looked for");
+}
+
+#[test]
+fn a_cancellation_that_comes_when_the_money_is_taken_is_too_late() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    let call = world.calls.remove(0);
+    world.hear(call.payment(), Answer::Charged(1_000));
+    world.buyer_cancels().expect("the order does not know yet");
+    world.run();
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+    assert_eq!((world.stock(1), world.calls.len()), ((ON_HAND - 1, 0), 0));
+}
+
+// The unknown.
+
+#[test]
+fn an_unknown_outcome_is_asked_for_at_once_then_ever_more_rarely_and_once_a_day_for_as_long_as_it_takes() {
+    let mut world = World::new();
+    world.settings.payment_deadline = 60 * DAY;
+    world.place(with_key(card_order(&[1])));
+    world.run();
+    world.answer(Answer::Unknown);
+    assert_eq!(world.calls.len(), 1, "at once");
+    for (question, seconds) in [1, 2, 5, 15, 60, 300, 3_600, 86_400, 86_400, 86_400, 86_400, 86_400, 86_400, 86_400]
+        .into_iter()
+        .enumerate()
+    {
+        world.answer(Answer::Unknown);
+        assert_eq!(world.wait(), Some(Duration::from_secs(seconds)), "after question {}", question + 1);
+        assert_eq!(world.calls.len(), 1);
+        assert_eq!(world.stock(1), (ON_HAND, 1), "the goods are held");
+    }
+    world.answer(Answer::Charged(1_000));
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+    assert_eq!(world.count("payment.requested"), 1, "no second attempt while the first is open");
+}
+
+#[test]
+fn the_question_is_asked_at_the_deadline_too() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    world.answer(Answer::Unknown);
+    let deadline = world.now.after(10 * MINUTE);
+    let mut asked = vec![];
+    while world.now <= deadline {
+        world.answer(Answer::Unknown);
+        world.wait();
+        asked.push(world.now);
+    }
+    assert!(asked.contains(&deadline), "{asked:?}");
+}
+
+#[test]
+fn an_attempt_that_took_nothing_is_repeated_under_the_same_idempotency_key() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    let first = world.answer(Answer::Unknown);
+    world.answer(Answer::NotCharged);
+    let second = world.answer(Answer::Charged(1_000));
+    assert!(matches!(second, ProviderCall::Charge { attempt: 2, .. }));
+    assert_eq!(first.idempotency_key(), second.idempotency_key());
+    assert_ne!(first.id(), second.id());
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+    assert_eq!(world.count("payment.captured"), 1);
+}
+
+#[test]
+fn an_answer_that_was_lost_after_the_charge_confirms_the_order_when_the_status_says_so() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    world.answer(Answer::Unknown);
+    world.answer(Answer::Charged(1_000));
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+}
+
+/// Not charged, asked after the deadline.
+fn expired_while_unknown() -> World {
+    let mut world = World::with(with_key(card_order(&[1])));
+    world.answer(Answer::Unknown);
+    world.now = world.now.after(11 * MINUTE);
+    world.answer(Answer::NotCharged);
+    world
+}
+
+#[test]
+fn an_order_whose_money_was_not_taken_by_the_deadline_expires_and_is_watched() {
+    let mut world = expired_while_unknown();
+    world.assert_undone(FailureCode::PaymentExpired);
+    assert_eq!(world.payment().status(), PaymentStatus::Expired);
+    let mut waits = vec![];
+    while let Some(waited) = world.wait() {
+        waits.push(waited.as_secs());
+        let answer = if waits.len() % 2 == 0 {
+            Answer::NotCharged
+        } else {
+            Answer::Unknown
+        };
+        world.answer(answer);
+        assert_eq!(world.calls, []);
+    }
+    assert_eq!(waits, [1, 2, 5, 15, 60, 300, 3_600, 86_400, 86_400, 86_400, 86_400, 86_400]);
+    world.assert_undone(FailureCode::PaymentExpired);
+}
+
+#[test]
+fn money_that_turns_up_after_the_order_expired_goes_back() {
+    let mut world = expired_while_unknown();
+    world.wait();
+    world.answer(Answer::Charged(1_000));
+    world.answer(Answer::Returned);
+    world.assert_undone(FailureCode::PaymentExpired);
+    assert_eq!(world.payment().status(), PaymentStatus::Reversed);
+}
+
+#[test]
+fn money_that_turns_up_after_the_buyer_cancelled_goes_back() {
+    let mut world = cancelling();
+    world.answer(Answer::Unknown);
+    world.answer(Answer::NotCharged);
+    world.wait();
+    world.answer(Answer::Charged(1_000));
+    world.answer(Answer::Returned);
+    world.assert_undone(FailureCode::CancelledByBuyer);
+}
+
+#[test]
+fn a_reversal_without_an_answer_is_repeated_under_the_same_key_until_there_is_one() {
+    let mut world = cancelling();
+    world.answer(Answer::Charged(1_000));
+    let first = world.answer(Answer::NotReturned);
+    for (attempt, seconds) in [1, 2, 5, 15, 60, 300, 3_600, 86_400].into_iter().enumerate() {
+        assert_eq!(world.wait(), Some(Duration::from_secs(seconds)), "after attempt {}", attempt + 1);
+        let again = world.answer(Answer::NotReturned);
+        assert_eq!(again.idempotency_key(), first.idempotency_key());
+        assert_eq!(world.status(), OrderStatus::Cancelling);
+    }
+    world.wait();
+    world.answer(Answer::Returned);
+    world.assert_undone(FailureCode::CancelledByBuyer);
+}
+
+#[test]
+fn money_that_the_provider_will_not_give_back_needs_a_person() {
+    let mut world = cancelling();
+    world.answer(Answer::Charged(1_000));
+    world.answer(Answer::Refused);
+    assert_eq!(world.status(), OrderStatus::NeedsAttention);
+    assert_eq!(world.payment().status(), PaymentStatus::NeedsAttention);
+    assert_eq!((world.calls.len(), world.timers.len()), (0, 0));
+    assert_eq!(world.stock(1), (ON_HAND, 1), "the goods stay until somebody has decided");
+}
+
+#[test]
+fn a_charge_of_another_amount_needs_a_person() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    world.answer(Answer::Charged(10_000));
+    assert_eq!(world.status(), OrderStatus::NeedsAttention);
+    assert_eq!(
+        world.order().attention(),
+        Some("the provider took 10000 KRW where 1000 KRW was asked for")
+    );
+    assert_eq!(world.count("payment.captured"), 0);
+}
+
+// What comes twice.
+
+#[test]
+fn a_purchase_that_is_told_everything_twice_charges_sells_and_releases_once() {
+    for place in [order(&[1, 2]), with_key(card_order(&[1, 2]))] {
+        let mut world = World::new();
+        world.deliveries = 2;
+        world.place(place);
+        world.run();
+        while !world.calls.is_empty() {
+            world.answer(Answer::Charged(3_000));
+        }
+        assert_eq!(world.status(), OrderStatus::Confirmed);
+        assert_eq!((world.count("payment.captured"), world.count("inventory.committed")), (1, 2));
+        assert!(world.count("wallet.debited") <= 1);
+        assert_eq!(world.count("payment.reversal_requested"), 0);
+    }
+}
+
+#[test]
+fn a_purchase_that_is_told_twice_of_a_cancellation_gives_back_once() {
+    let mut world = World::new();
+    world.deliveries = 2;
+    world.place(order(&[1]));
+    for _ in 0..2 {
+        world.deliver(0);
+    }
+    let debit = world.asked.remove(0);
+    world.buyer_cancels().expect("not paid yet");
+    world.run();
+    world.expect(debit);
+    world.assert_undone(FailureCode::CancelledByBuyer);
+    assert_eq!((world.count("wallet.credited"), world.count("inventory.released")), (1, 1));
+}
+
+#[test]
+fn words_of_the_provider_that_come_again_after_the_end_change_nothing() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    let payment = world.answer(Answer::Charged(1_000)).payment();
+    let before = world.log.len();
+    for answer in [
+        Answer::Charged(1_000),
+        Answer::Declined,
+        Answer::Unknown,
+        Answer::NotCharged,
+        Answer::Returned,
+        Answer::NotReturned,
+        Answer::Refused,
+    ] {
+        world.hear(payment, answer);
+        world.run();
+    }
+    for command in [
+        PaymentCommand::AskStatus,
+        PaymentCommand::Repeat,
+        PaymentCommand::Cancel,
+        PaymentCommand::Expire,
+    ] {
+        world.expect(Command::Payment(payment, command));
+    }
+    assert_eq!(world.log.len(), before);
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+}
+
+#[test]
+fn each_reserved_line_is_committed_for_what_was_reserved() {
+    let mut place = order(&[1]);
+    place.lines[0].quantity = Quantity::parse(3).expect("three");
+    let world = World::with(place);
+    let sold = world.log.iter().find_map(|event| match event {
+        CommerceEvent::Inventory(_, InventoryEvent::Committed { quantity, .. }) => Some(quantity.get()),
+        _ => None,
+    });
+    assert_eq!(sold, Some(3));
+}

@@ -1,0 +1,444 @@
+//! A shop in memory: the real aggregates, the process managers, and a provider that says what the test tells it to.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use aggregates::{
+    AccountId, Command, CommerceEvent, Currency, FailureCode, Inventory, InventoryCommand, Kind, Money, Offer, Order, OrderCommand,
+    OrderId, OrderStatus, Payment, PaymentCommand, PaymentId, PaymentKey, PaymentMethod, PlaceOrder, Product, ProductCommand, ProductId,
+    Quantity, Refusal, RequestedLine, Sealed, State, Stock, Timestamp, TrackingId, Wallet, WalletCommand,
+};
+use sagas::{Ask, ProviderCall, Purchase, Settings, policies, purchase};
+use uuid::Uuid;
+
+pub const SELLER: AccountId = AccountId::new(Uuid::from_u128(0xA));
+pub const BUYER: AccountId = AccountId::new(Uuid::from_u128(0xB));
+pub const ORDER: OrderId = OrderId::new(Uuid::from_u128(0x0D));
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// What is in stock of every product, and what is in the buyer's wallet, at first.
+pub const ON_HAND: u64 = 10;
+pub const BALANCE: i64 = 100_000;
+
+pub fn krw(minor: i64) -> Money {
+    Money::new(minor, Currency::KRW)
+}
+
+pub fn product(number: u128) -> ProductId {
+    ProductId::new(Uuid::from_u128(number))
+}
+
+pub fn key(text: &str) -> PaymentKey {
+    text.parse().expect("a payment key")
+}
+
+/// One of each product, at the price that the shop asks.
+pub fn order(products: &[u128]) -> PlaceOrder {
+    let line = |number: &u128| RequestedLine {
+        product: product(*number),
+        quantity: Quantity::parse(1).expect("one is a quantity"),
+        stated_price: None,
+        offer: None,
+    };
+    PlaceOrder {
+        buyer: BUYER,
+        lines: products.iter().map(line).collect(),
+        stated_total: None,
+        address: Sealed::new("sealed"),
+        method: PaymentMethod::Balance,
+        payment_key: None,
+        number: Some("2026112100000001".parse().expect("an order number")),
+        tracking: TrackingId::for_order(ORDER),
+        at: Timestamp::default(),
+    }
+}
+
+/// The same, paid by card.
+pub fn card_order(products: &[u128]) -> PlaceOrder {
+    PlaceOrder {
+        method: PaymentMethod::Card,
+        ..order(products)
+    }
+}
+
+/// What the provider says.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer {
+    Charged(i64),
+    Declined,
+    Unknown,
+    NotCharged,
+    Returned,
+    NotReturned,
+    Refused,
+}
+
+impl Answer {
+    fn command(self) -> PaymentCommand {
+        match self {
+            Self::Charged(amount) => PaymentCommand::RecordCapture { amount: krw(amount) },
+            Self::Declined => PaymentCommand::RecordDecline {
+                code: "REJECT_CARD_COMPANY".to_owned(),
+                message: "declined".to_owned(),
+            },
+            Self::Unknown => PaymentCommand::RecordUnknown {
+                reason: "timeout".to_owned(),
+            },
+            Self::NotCharged => PaymentCommand::RecordNotCharged {
+                status: "IN_PROGRESS".to_owned(),
+            },
+            Self::Returned => PaymentCommand::RecordReversal,
+            Self::NotReturned => PaymentCommand::RecordReversalUnknown {
+                reason: "timeout".to_owned(),
+            },
+            Self::Refused => PaymentCommand::RecordReversalRefused {
+                code: "NOT_CANCELABLE".to_owned(),
+                message: "no".to_owned(),
+            },
+        }
+    }
+}
+
+/// The shop.
+pub struct World {
+    pub now: Timestamp,
+    pub settings: Settings,
+    /// What is asked of aggregates and not delivered, the next first.
+    pub asked: Vec<Command>,
+    /// What is asked of the provider and not answered, the oldest first.
+    pub calls: Vec<ProviderCall>,
+    pub timers: BTreeMap<Uuid, (Timestamp, Command)>,
+    /// Everything that happened since the shop opened.
+    pub log: Vec<CommerceEvent>,
+    /// What a process asked for and was refused.
+    pub refused: Vec<(Command, Refusal)>,
+    /// Shows the purchase each of its events so often.
+    pub deliveries: usize,
+    states: BTreeMap<(Kind, Uuid), State>,
+    purchase: Purchase,
+}
+
+impl World {
+    /// Three products at 1,000, 2,000 and 3,000 KRW, and a buyer.
+    pub fn new() -> Self {
+        let settings = Settings {
+            currency: Currency::KRW,
+            reservation_ttl: 60 * MINUTE,
+            payment_deadline: 10 * MINUTE,
+        };
+        let mut world = Self {
+            now: Timestamp::default(),
+            settings,
+            asked: vec![],
+            calls: vec![],
+            timers: BTreeMap::new(),
+            log: vec![],
+            refused: vec![],
+            deliveries: 1,
+            states: BTreeMap::new(),
+            purchase: Purchase::default(),
+        };
+        for number in 1..=3_u32 {
+            let create = ProductCommand::Create {
+                seller: SELLER,
+                sku: format!("SKU-{number}").parse().expect("a SKU"),
+                name: format!("Product {number}").parse().expect("a name"),
+                description: None,
+                price: krw(1_000 * i64::from(number)),
+                stock: Stock::OnHand(ON_HAND),
+                at: world.now,
+            };
+            world.expect(Command::Product(product(number.into()), create));
+        }
+        world.expect(Command::Wallet(BUYER, WalletCommand::Open { currency: Currency::KRW }));
+        world.expect(Command::Wallet(BUYER, WalletCommand::Deposit { amount: krw(BALANCE) }));
+        world.log.clear();
+        world
+    }
+
+    /// A shop where this order was just placed; nothing has followed yet.
+    pub fn with_placed(place: PlaceOrder) -> Self {
+        let mut world = Self::new();
+        world.place(place);
+        world
+    }
+
+    /// A shop where this order was placed, and everything followed that needs nobody else.
+    pub fn with(place: PlaceOrder) -> Self {
+        let mut world = Self::with_placed(place);
+        world.run();
+        world
+    }
+
+    pub fn place(&mut self, place: PlaceOrder) {
+        self.tell(Command::Order(ORDER, OrderCommand::Place(Box::new(place))))
+            .expect("the order can be placed");
+    }
+
+    /// Tells an aggregate; what follows waits in `asked`.
+    pub fn tell(&mut self, command: Command) -> Result<(), Refusal> {
+        let command = self.enriched(command);
+        let (kind, id) = command.target();
+        let state = self.states.entry((kind, id)).or_insert_with(|| kind.initial());
+        for event in state.decide(command)? {
+            self.record(event);
+        }
+        Ok(())
+    }
+
+    /// Tells an aggregate, and sees to everything that follows.
+    pub fn expect(&mut self, command: Command) {
+        self.tell(command).expect("allowed");
+        self.run();
+    }
+
+    /// Delivers one of the commands that wait.
+    pub fn deliver(&mut self, index: usize) {
+        let command = self.asked.remove(index);
+        if let Err(refusal) = self.tell(command.clone()) {
+            self.refused.push((command, refusal));
+        }
+    }
+
+    /// Delivers all commands, depth first as the engine does.
+    pub fn run(&mut self) {
+        while !self.asked.is_empty() {
+            self.deliver(0);
+        }
+        assert_eq!(self.refused, [], "a process asked for what is refused");
+    }
+
+    /// The provider answers the oldest call.
+    pub fn answer(&mut self, answer: Answer) -> ProviderCall {
+        let call = self.calls.remove(0);
+        self.expect(Command::Payment(call.payment(), answer.command()));
+        call
+    }
+
+    /// The provider answers, and nothing has followed yet.
+    pub fn hear(&mut self, payment: PaymentId, answer: Answer) {
+        self.tell(Command::Payment(payment, answer.command()))
+            .expect("the provider's word is always taken");
+    }
+
+    pub fn buyer_cancels(&mut self) -> Result<(), Refusal> {
+        self.tell(Command::Order(
+            ORDER,
+            OrderCommand::RequestCancellation {
+                by: BUYER,
+                reason: Sealed::new("sealed"),
+            },
+        ))
+    }
+
+    pub fn buyer_pays(&mut self, amount: i64) -> Result<(), Refusal> {
+        let at = self.now;
+        self.tell(Command::Order(
+            ORDER,
+            OrderCommand::SubmitPayment {
+                payment_key: key("pk"),
+                amount: krw(amount),
+                at,
+            },
+        ))?;
+        self.run();
+        Ok(())
+    }
+
+    /// The next timer's time comes; nothing has followed yet. Says how long that took.
+    pub fn fire_next(&mut self) -> Option<Duration> {
+        let (id, due) = self
+            .timers
+            .iter()
+            .map(|(id, (due, _))| (*id, *due))
+            .min_by_key(|(id, due)| (*due, *id))?;
+        let waited = u64::try_from(due.micros().saturating_sub(self.now.micros())).unwrap_or_default();
+        self.now = self.now.max(due);
+        let (_, command) = self.timers.remove(&id)?;
+        if let Err(refusal) = self.tell(command.clone()) {
+            self.refused.push((command, refusal));
+        }
+        Some(Duration::from_micros(waited))
+    }
+
+    /// The next timer's time comes, and everything follows.
+    pub fn wait(&mut self) -> Option<Duration> {
+        let waited = self.fire_next();
+        self.run();
+        waited
+    }
+
+    pub fn status(&self) -> OrderStatus {
+        self.state(Kind::Order, ORDER.uuid(), |state| {
+            if let State::Order(order) = state {
+                order.status()
+            } else {
+                unreachable!("an order")
+            }
+        })
+    }
+
+    pub fn order(&self) -> Order {
+        self.state(Kind::Order, ORDER.uuid(), |state| {
+            if let State::Order(order) = state {
+                (**order).clone()
+            } else {
+                unreachable!("an order")
+            }
+        })
+    }
+
+    pub fn failure(&self) -> Option<FailureCode> {
+        self.order().failure().map(|(code, _)| code)
+    }
+
+    pub fn payment(&self) -> Payment {
+        let id = PaymentId::for_order(ORDER).uuid();
+        self.state(Kind::Payment, id, |state| {
+            if let State::Payment(payment) = state {
+                (**payment).clone()
+            } else {
+                unreachable!("a payment")
+            }
+        })
+    }
+
+    pub fn inventory(&self, number: u128) -> Inventory {
+        let id = product(number).uuid();
+        self.state(Kind::Inventory, id, |state| {
+            if let State::Inventory(stock) = state {
+                (**stock).clone()
+            } else {
+                unreachable!("a stock")
+            }
+        })
+    }
+
+    /// On hand and reserved.
+    pub fn stock(&self, number: u128) -> (u64, u64) {
+        let inventory = self.inventory(number);
+        (inventory.on_hand(), inventory.reserved())
+    }
+
+    pub fn wallet(&self) -> Wallet {
+        self.state(Kind::Wallet, BUYER.uuid(), |state| {
+            if let State::Wallet(wallet) = state {
+                (**wallet).clone()
+            } else {
+                unreachable!("a wallet")
+            }
+        })
+    }
+
+    pub fn balance(&self) -> i64 {
+        self.wallet().balance().expect("the wallet is open").minor()
+    }
+
+    /// The stored names of what happened since the shop opened.
+    pub fn happened(&self) -> Vec<&'static str> {
+        self.log.iter().map(CommerceEvent::stored_name).collect()
+    }
+
+    pub fn count(&self, name: &str) -> usize {
+        self.happened().iter().filter(|happened| **happened == name).count()
+    }
+
+    /// Nothing is left of the order, but that it was cancelled.
+    #[track_caller]
+    pub fn assert_undone(&self, failure: FailureCode) {
+        assert_eq!((self.status(), self.failure()), (OrderStatus::Cancelled, Some(failure)));
+        for number in 1..=3 {
+            assert_eq!(self.stock(number), (ON_HAND, 0), "product {number}");
+        }
+        assert_eq!(self.balance(), BALANCE);
+        assert_eq!(self.count("payment.captured"), self.count("payment.reversed"));
+    }
+
+    fn state<R>(&self, kind: Kind, id: Uuid, read: impl Fn(&State) -> R) -> R {
+        self.states.get(&(kind, id)).map_or_else(|| read(&kind.initial()), &read)
+    }
+
+    /// What the engine adds to a command.
+    fn enriched(&self, command: Command) -> Command {
+        match command {
+            Command::Order(id, OrderCommand::Place(mut place)) => {
+                for line in &mut place.lines {
+                    line.offer = self.offer(line.product);
+                }
+                Command::Order(id, OrderCommand::Place(place))
+            }
+            Command::Inventory(
+                id,
+                InventoryCommand::Reserve {
+                    order,
+                    quantity,
+                    expected,
+                    expires_at,
+                    ..
+                },
+            ) => {
+                let price = self.offer(id).map(|offer| offer.price);
+                Command::Inventory(
+                    id,
+                    InventoryCommand::Reserve {
+                        order,
+                        quantity,
+                        expected,
+                        price,
+                        expires_at,
+                    },
+                )
+            }
+            other => other,
+        }
+    }
+
+    fn offer(&self, id: ProductId) -> Option<Offer> {
+        match self.states.get(&(Kind::Product, id.uuid())) {
+            Some(State::Product(product)) => match &**product {
+                Product::Offered {
+                    seller,
+                    name,
+                    price,
+                    retired: false,
+                    ..
+                } => Some(Offer {
+                    seller: *seller,
+                    name: name.clone(),
+                    price: *price,
+                }),
+                Product::Offered { .. } | Product::New => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn record(&mut self, event: CommerceEvent) {
+        let (kind, id) = event.source();
+        self.states.entry((kind, id)).or_insert_with(|| kind.initial()).evolve(&event);
+        let mut asks = policies(&event, &self.settings);
+        if let Some((order, step)) = purchase::interpret(&event, self.now) {
+            for _ in 0..self.deliveries {
+                self.purchase.evolve(order, &step);
+                asks.extend(self.purchase.react(&step, self.now, &self.settings));
+            }
+        }
+        let mut follows = Vec::new();
+        for ask in asks {
+            match ask {
+                Ask::Tell(command) => follows.push(command),
+                // The engine owes a call once under its id.
+                Ask::Provider(call) if self.calls.contains(&call) => {}
+                Ask::Provider(call) => self.calls.push(call),
+                Ask::SetTimer { id, due, command } => {
+                    self.timers.insert(id, (due, command));
+                }
+                Ask::CancelTimer { id } => {
+                    self.timers.remove(&id);
+                }
+            }
+        }
+        // Depth first: before everything that waits already.
+        self.asked.splice(0..0, follows);
+        self.log.push(event);
+    }
+}
