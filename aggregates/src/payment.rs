@@ -318,7 +318,7 @@ impl PaymentStatus {
 pub struct Payment {
     bill: Option<Bill>,
     status: PaymentStatus,
-    payment_key: Option<PaymentKey>,
+    key: Option<PaymentKey>,
     attempts: u32,
     questions: u32,
     reversals: u32,
@@ -350,7 +350,7 @@ impl Payment {
 
     /// The buyer's authorisation, once one was given.
     pub fn payment_key(&self) -> Option<&PaymentKey> {
-        self.payment_key.as_ref()
+        self.key.as_ref()
     }
 
     fn request(&self, bill: &Bill, payment_key: PaymentKey) -> Vec<PaymentEvent> {
@@ -366,7 +366,7 @@ impl Payment {
         vec![PaymentEvent::ReversalRequested {
             order: bill.order,
             buyer: bill.buyer,
-            payment_key: self.payment_key.clone(),
+            payment_key: self.key.clone(),
             amount: bill.amount,
             attempt: self.reversals.saturating_add(1),
         }]
@@ -409,11 +409,11 @@ impl Decide for Payment {
         let order = bill.order;
         match (self.status, command) {
             (_, Command::Prepare { .. }) => Ok(vec![]),
-            (_, Command::Request { payment_key }) if self.payment_key.as_ref().is_some_and(|known| *known != payment_key) => {
+            (_, Command::Request { payment_key }) if self.key.as_ref().is_some_and(|known| *known != payment_key) => {
                 Err(PaymentError::OtherKey)
             }
             (Status::Prepared, Command::Request { payment_key }) => Ok(self.request(bill, payment_key)),
-            (Status::NotCharged, Command::Repeat) => Ok(self.payment_key.clone().map(|key| self.request(bill, key)).unwrap_or_default()),
+            (Status::NotCharged, Command::Repeat) => Ok(self.key.clone().map(|key| self.request(bill, key)).unwrap_or_default()),
 
             // Money that was taken is taken, however late the news is.
             (
@@ -454,7 +454,7 @@ impl Decide for Payment {
                 questions: self.questions,
             }]),
             (Status::Pending | Status::Unknown | Status::NotCharged | Status::Expired | Status::Cancelled, Command::AskStatus) => {
-                let key = self.payment_key.clone();
+                let key = self.key.clone();
                 Ok(key
                     .map(|payment_key| PaymentEvent::StatusAsked {
                         order,
@@ -523,7 +523,7 @@ impl Decide for Payment {
                 self.status = PaymentStatus::Prepared;
             }
             Event::Requested { payment_key, attempt, .. } => {
-                self.payment_key = Some(payment_key.clone());
+                self.key = Some(payment_key.clone());
                 self.attempts = *attempt;
                 self.status = PaymentStatus::Pending;
             }

@@ -117,7 +117,16 @@ fn there_is_a_recorded_file_for_every_event_there_is() {
 
 #[test]
 fn an_event_of_no_aggregate_is_none_of_ours_and_a_shape_that_is_unknown_says_so() {
-    assert!(CommerceEvent::decode("purchase", Uuid::nil(), "{}").expect("not read at all").is_none());
+    assert!(
+        CommerceEvent::decode("purchase", Uuid::nil(), "{}")
+            .expect("not read at all")
+            .is_none()
+    );
     let error = CommerceEvent::decode("order", Uuid::nil(), r#"{"type":"order.eaten"}"#).expect_err("there is no such event");
-    assert!(error.to_string().starts_with("an event of order-00000000-0000-0000-0000-000000000000 cannot be read"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("an event of order-00000000-0000-0000-0000-000000000000 cannot be read"),
+        "{error}"
+    );
 }

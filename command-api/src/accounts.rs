@@ -1,7 +1,8 @@
 //! Accounts: registering, and money into the balance.
 
 use aggregates::{
-    AccountId, Command, Email, EmailCommand, EmailIndex, Kind, PersonName, Phone, Registration, Role, Sealed, State, TextError, WalletCommand,
+    AccountId, Command, Email, EmailCommand, EmailIndex, Kind, PersonName, Phone, Registration, Role, Sealed, State, TextError,
+    WalletCommand,
 };
 use axum::{extract::State as Of, response::Response};
 use engine::{Actor, Cause, EngineError, Request};
@@ -76,7 +77,13 @@ impl RegisterBody {
         match (email, name, phone) {
             (Some(email), Some(name), Some(phone)) => {
                 faults.none()?;
-                Ok(Person { email, name, phone, password: self.password, role })
+                Ok(Person {
+                    email,
+                    name,
+                    phone,
+                    password: self.password,
+                    role,
+                })
             }
             _ => Err(faults.problem()),
         }
@@ -84,7 +91,11 @@ impl RegisterBody {
 }
 
 fn check_password(password: &str) -> Result<(), &'static str> {
-    if (8..=128).contains(&password.chars().count()) { Ok(()) } else { Err("must have 8 to 128 characters") }
+    if (8..=128).contains(&password.chars().count()) {
+        Ok(())
+    } else {
+        Err("must have 8 to 128 characters")
+    }
 }
 
 /// Registers an account.
@@ -160,7 +171,13 @@ impl Api {
     }
 }
 
-fn seal_person(vault: &KeyVault, account: AccountId, person: &Person, hash: &str, at: aggregates::Timestamp) -> Result<Registration, VaultError> {
+fn seal_person(
+    vault: &KeyVault,
+    account: AccountId,
+    person: &Person,
+    hash: &str,
+    at: aggregates::Timestamp,
+) -> Result<Registration, VaultError> {
     let subject = account.uuid();
     vault.create_subject(subject)?;
     let seal = |text: &str| vault.seal(subject, text).map(Sealed::new);
@@ -218,8 +235,18 @@ pub enum EnsureError {
 /// Makes this account unless its address or its id has one, and says which account it is. Doing so twice changes nothing.
 ///
 /// It is how the admin of the settings and the accounts of the demo come to be: over REST nobody becomes an admin.
-pub async fn ensure_account(api: &Api, id: AccountId, email: &str, password: &str, name: &str, role: Role) -> Result<AccountId, EnsureError> {
-    let value = |what, error: TextError| EnsureError::Value { what, reason: error.to_string() };
+pub async fn ensure_account(
+    api: &Api,
+    id: AccountId,
+    email: &str,
+    password: &str,
+    name: &str,
+    role: Role,
+) -> Result<AccountId, EnsureError> {
+    let value = |what, error: TextError| EnsureError::Value {
+        what,
+        reason: error.to_string(),
+    };
     let person = Person {
         email: email.parse().map_err(|error| value("e-mail address", error))?,
         name: name.parse().map_err(|error| value("name", error))?,
@@ -227,16 +254,30 @@ pub async fn ensure_account(api: &Api, id: AccountId, email: &str, password: &st
         password: Zeroizing::new(password.to_owned()),
         role,
     };
-    check_password(password).map_err(|reason| EnsureError::Value { what: "password", reason: reason.to_owned() })?;
+    check_password(password).map_err(|reason| EnsureError::Value {
+        what: "password",
+        reason: reason.to_owned(),
+    })?;
     let index = EmailIndex::new(api.vault().blind_index(person.email.expose()));
     if let Some(known) = known_account(api, index, id).await? {
-        return if known.1 == role { Ok(known.0) } else { Err(EnsureError::OtherRole) };
+        return if known.1 == role {
+            Ok(known.0)
+        } else {
+            Err(EnsureError::OtherRole)
+        };
     }
     let hashed = async { api.passwords().turn().await?.hash(person.password.clone()).await };
     let hash = hashed.await.map_err(|error| EnsureError::Password(error.to_string()))?;
     let registration = seal_person(api.vault(), id, &person, &hash, api.engine().now())?;
-    let cause = Cause { actor: Actor::System, correlation: Uuid::now_v7(), traceparent: None };
-    let reply = api.engine().execute(Request::new(Command::Email(index, EmailCommand::Claim { registration }), cause)).await?;
+    let cause = Cause {
+        actor: Actor::System,
+        correlation: Uuid::now_v7(),
+        traceparent: None,
+    };
+    let reply = api
+        .engine()
+        .execute(Request::new(Command::Email(index, EmailCommand::Claim { registration }), cause))
+        .await?;
     match reply.answer.result {
         Ok(_) => Ok(id),
         Err(refusal) => Err(EnsureError::Refused(refusal.detail.into_owned())),

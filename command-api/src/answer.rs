@@ -39,13 +39,20 @@ pub(crate) struct Scope {
 impl Scope {
     /// A call of this account; nil when nobody is logged in.
     pub(crate) fn new(account: Uuid, method: &'static str, path: impl Into<Cow<'static, str>>) -> Self {
-        Self { account, method, path: path.into() }
+        Self {
+            account,
+            method,
+            path: path.into(),
+        }
     }
 
     /// The id of what this request creates: derived from its key, so that a repeat names the same; else a new one.
     pub(crate) fn created_id(&self, terms: &Terms) -> Uuid {
         match terms.key().filter(|_| !terms.dry_run) {
-            Some(key) => Uuid::new_v5(&NAMESPACE, format!("{} {} {} {key}", self.account, self.method, self.path).as_bytes()),
+            Some(key) => Uuid::new_v5(
+                &NAMESPACE,
+                format!("{} {} {} {key}", self.account, self.method, self.path).as_bytes(),
+            ),
             None => Uuid::now_v7(),
         }
     }
@@ -62,17 +69,32 @@ impl Api {
     ///
     /// The body is hashed as it was understood: white space and the order of its members make no other request.
     pub(crate) fn keyed(&self, terms: &Terms, scope: &Scope, body: &impl Serialize) -> Result<Option<Idempotency>, Problem> {
-        let Some(key) = terms.key().filter(|_| !terms.dry_run) else { return Ok(None) };
+        let Some(key) = terms.key().filter(|_| !terms.dry_run) else {
+            return Ok(None);
+        };
         let vault = self.vault();
         let canonical = serde_json::to_vec(body).map_err(|_| Problem::of(&problem::INTERNAL))?;
-        let record = vault.fingerprint(&[scope.account.as_bytes(), scope.method.as_bytes(), scope.path.as_bytes(), key.as_bytes()]);
-        Ok(Some(Idempotency { key: key.to_owned(), record: RecordKey(record), fingerprint: vault.fingerprint(&[&canonical]) }))
+        let record = vault.fingerprint(&[
+            scope.account.as_bytes(),
+            scope.method.as_bytes(),
+            scope.path.as_bytes(),
+            key.as_bytes(),
+        ]);
+        Ok(Some(Idempotency {
+            key: key.to_owned(),
+            record: RecordKey(record),
+            fingerprint: vault.fingerprint(&[&canonical]),
+        }))
     }
 
     /// Sends a command and waits for its own answer. A refusal is a problem.
     pub(crate) async fn send(&self, command: Command, actor: Actor, terms: &Terms, keyed: Option<Idempotency>) -> Result<Sent, Problem> {
         let _entered = match &keyed {
-            Some(keyed) => Some(self.in_flight().enter(keyed.record.0).ok_or_else(|| Problem::of(&problem::REQUEST_IN_FLIGHT))?),
+            Some(keyed) => Some(
+                self.in_flight()
+                    .enter(keyed.record.0)
+                    .ok_or_else(|| Problem::of(&problem::REQUEST_IN_FLIGHT))?,
+            ),
             None => None,
         };
         // Without a trace of its sender's, all repeats of one request belong together.
@@ -80,9 +102,23 @@ impl Api {
             (None, Some(keyed)) => Uuid::new_v8(keyed.record.0),
             _ => terms.trace.correlation,
         };
-        let cause = Cause { actor, correlation, traceparent: terms.trace.parent.clone() };
-        let request = Request { command, cause, idempotency: keyed, if_match: terms.if_match, dry_run: terms.dry_run };
-        let mut reply = self.engine().execute(request).await.map_err(|error| Problem::from(error).trace(correlation))?;
+        let cause = Cause {
+            actor,
+            correlation,
+            traceparent: terms.trace.parent.clone(),
+        };
+        let request = Request {
+            command,
+            cause,
+            idempotency: keyed,
+            if_match: terms.if_match,
+            dry_run: terms.dry_run,
+        };
+        let mut reply = self
+            .engine()
+            .execute(request)
+            .await
+            .map_err(|error| Problem::from(error).trace(correlation))?;
         if reply.answer.result.is_ok() {
             return Ok(Sent { reply, correlation });
         }
@@ -95,7 +131,9 @@ impl Api {
                     headers = answer_headers(&reply.answer, reply.replayed);
                 }
                 let refused = Problem::refused(refusal).trace(correlation);
-                Err(headers.iter().fold(refused, |problem, (name, value)| problem.header(name.clone(), value.clone())))
+                Err(headers
+                    .iter()
+                    .fold(refused, |problem, (name, value)| problem.header(name.clone(), value.clone())))
             }
         }
     }
@@ -106,7 +144,11 @@ impl Api {
             return planned(&sent.reply.planned);
         }
         let headers = answer_headers(&sent.reply.answer, sent.reply.replayed);
-        json(status, headers, with_failure_message(sent.reply.answer.result.unwrap_or_default(), terms.language))
+        json(
+            status,
+            headers,
+            with_failure_message(sent.reply.answer.result.unwrap_or_default(), terms.language),
+        )
     }
 
     /// The answer to an order's command: 202, or with `Prefer: wait` 200 once the purchase has settled.
@@ -122,7 +164,13 @@ impl Api {
         headers.insert(PREFERENCE_APPLIED, preference_applied(wait));
         let (settled, versioned) = match self.settled(order, &sent.reply.latest, wait).await {
             Some(versioned) => (true, Some(versioned)),
-            None => (false, self.engine().read(Kind::Order, order.uuid()).await.map_err(|error| Problem::from(error).trace(sent.correlation))?),
+            None => (
+                false,
+                self.engine()
+                    .read(Kind::Order, order.uuid())
+                    .await
+                    .map_err(|error| Problem::from(error).trace(sent.correlation))?,
+            ),
         };
         let Some(versioned) = versioned else {
             return Ok(Self::answer(sent, StatusCode::ACCEPTED, terms));

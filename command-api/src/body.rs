@@ -46,9 +46,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             return Err(Problem::of(&problem::UNSUPPORTED_MEDIA_TYPE));
         }
         let read = tokio::time::timeout(ARRIVES_WITHIN, collect(&mut stream)).await;
-        let bytes = match read.map_err(|_| Problem::of(&problem::REQUEST_TIMEOUT))?? {
-            Some(bytes) => bytes,
-            None => return Err(too_large(&mut stream).await),
+        let Some(bytes) = read.map_err(|_| Problem::of(&problem::REQUEST_TIMEOUT))?? else {
+            return Err(too_large(&mut stream).await);
         };
         parse(&bytes).map(Self)
     }
@@ -69,7 +68,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     let mut parts = value.split(';').map(|part| part.trim().to_ascii_lowercase());
     let kind = parts.next().unwrap_or_default();
     let json = kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
-    json && parts.all(|parameter| !parameter.starts_with("charset=") || parameter.trim_start_matches("charset=").trim_matches('"') == "utf-8")
+    json && parts
+        .all(|parameter| !parameter.starts_with("charset=") || parameter.trim_start_matches("charset=").trim_matches('"') == "utf-8")
 }
 
 /// The body, or none when it is too large.
@@ -141,7 +141,11 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 /// One more step of a JSON pointer (RFC 6901).
 fn push(pointer: &mut String, step: &str) {
     pointer.push('/');
-    let step: Cow<'_, str> = if step.contains(['~', '/']) { step.replace('~', "~0").replace('/', "~1").into() } else { step.into() };
+    let step: Cow<'_, str> = if step.contains(['~', '/']) {
+        step.replace('~', "~0").replace('/', "~1").into()
+    } else {
+        step.into()
+    };
     pointer.extend(step.chars().take(128));
 }
 
@@ -158,8 +162,10 @@ fn unreadable(error: &serde_json::Error, mut pointer: String) -> Problem {
         Cow::Borrowed("is required")
     } else if text.starts_with("unknown field") {
         // Some readers point at the member, others at what holds it.
-        if !pointer.ends_with(&format!("/{quoted}")) {
-            push(&mut pointer, quoted);
+        let mut member = String::new();
+        push(&mut member, quoted);
+        if !pointer.ends_with(&member) {
+            pointer.push_str(&member);
         }
         Cow::Borrowed("is not a member of this body")
     } else if text.starts_with("duplicate field") {
@@ -228,13 +234,19 @@ impl Faults {
             self.code = Some(code);
         }
         if self.faults.len() < MOST_FAULTS {
-            self.faults.push(Fault { pointer: pointer.into(), code: Cow::Borrowed(code.name), detail: detail.into() });
+            self.faults.push(Fault {
+                pointer: pointer.into(),
+                code: Cow::Borrowed(code.name),
+                detail: detail.into(),
+            });
         }
     }
 
     /// A text of some kind.
     pub(crate) fn text<T: FromStr<Err = TextError>>(&mut self, pointer: &'static str, text: &str) -> Option<T> {
-        text.parse().map_err(|error| self.add(text_code(&error), pointer, error.to_string())).ok()
+        text.parse()
+            .map_err(|error| self.add(text_code(&error), pointer, error.to_string()))
+            .ok()
     }
 
     /// A text that may be left out; none within when it was.
@@ -249,7 +261,11 @@ impl Faults {
     /// An amount in the shop's currency.
     pub(crate) fn money(&mut self, pointer: impl FnOnce() -> String, money: MoneyBody, shop: Currency) -> Option<Money> {
         if money.currency != shop {
-            self.add(&problem::CURRENCY_MISMATCH, pointer() + "/currency", format!("this shop sells in {shop}"));
+            self.add(
+                &problem::CURRENCY_MISMATCH,
+                pointer() + "/currency",
+                format!("this shop sells in {shop}"),
+            );
             return None;
         }
         if !(0..=Money::MAX_MINOR).contains(&money.amount) {

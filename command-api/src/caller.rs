@@ -30,8 +30,15 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let header = parts.headers.get(AUTHORIZATION).ok_or_else(|| Problem::of(&problem::UNAUTHENTICATED))?;
-        let token = header.to_str().ok().and_then(bearer).ok_or_else(|| Problem::of(&problem::INVALID_TOKEN))?;
+        let header = parts
+            .headers
+            .get(AUTHORIZATION)
+            .ok_or_else(|| Problem::of(&problem::UNAUTHENTICATED))?;
+        let token = header
+            .to_str()
+            .ok()
+            .and_then(bearer)
+            .ok_or_else(|| Problem::of(&problem::INVALID_TOKEN))?;
         api.verifier().verify(token).map(Self).map_err(|error| match error {
             TokenError::Invalid => Problem::of(&problem::INVALID_TOKEN),
             TokenError::Expired => Problem::of(&problem::EXPIRED_TOKEN),

@@ -38,8 +38,14 @@ impl Trace {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         match parent.and_then(|parent| Some((trace_id(parent)?, parent.to_owned()))) {
-            Some((correlation, parent)) => Self { correlation, parent: Some(parent) },
-            None => Self { correlation: Uuid::now_v7(), parent: None },
+            Some((correlation, parent)) => Self {
+                correlation,
+                parent: Some(parent),
+            },
+            None => Self {
+                correlation: Uuid::now_v7(),
+                parent: None,
+            },
         }
     }
 }
@@ -65,20 +71,23 @@ pub(crate) async fn pass(State(meters): State<Arc<Meters>>, mut request: Request
     let correlation = trace.correlation;
     request.extensions_mut().insert(trace);
 
-    let response = match catch(next.run(request)).instrument(span.clone()).await {
-        Some(response) => response,
-        None => {
-            tracing::error!(route = meter.route, trace = %correlation.simple(), "a request panicked");
-            Problem::of(&problem::INTERNAL).into_response()
-        }
-    };
+    let response = catch(next.run(request)).instrument(span.clone()).await;
+    let response = response.unwrap_or_else(|| {
+        tracing::error!(route = meter.route, trace = %correlation.simple(), "a request panicked");
+        Problem::of(&problem::INTERNAL).into_response()
+    });
     let response = write_problem(response, correlation, || {
         let mut headers = HeaderMap::new();
         headers.extend(languages.map(|languages| (ACCEPT_LANGUAGE, languages)));
         Language::of(&headers)
     });
     meter.count(&response, started);
-    span.in_scope(|| tracing::debug!(status = response.status().as_u16(), micros = started.elapsed().as_micros(), "answered"));
+    let _entered = span.enter();
+    tracing::debug!(
+        status = response.status().as_u16(),
+        micros = started.elapsed().as_micros(),
+        "answered"
+    );
     response
 }
 
@@ -126,11 +135,16 @@ impl Meters {
         let mut known: FxHashMap<&'static str, Vec<(Method, Meter)>> = FxHashMap::default();
         for (method, route) in calls {
             // A router is made once or a few times in a process, and its routes live as long as it.
-            let route: &'static str = known.get_key_value(route.as_str()).map_or_else(|| route.clone().leak() as &str, |(route, _)| route);
+            let route: &'static str = known
+                .get_key_value(route.as_str())
+                .map_or_else(|| route.clone().leak() as &str, |(route, _)| route);
             let meter = Meter::new(method.as_str(), route);
             known.entry(route).or_default().push((method, meter));
         }
-        Self { calls: known, other: Meter::new("other", "other") }
+        Self {
+            calls: known,
+            other: Meter::new("other", "other"),
+        }
     }
 
     fn of(&self, method: &Method, route: Option<&str>) -> &Meter {
@@ -163,7 +177,10 @@ mod tests {
     #[test]
     fn a_trace_goes_on_when_it_is_valid_and_begins_anew_when_it_is_not() {
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(trace_id(parent).map(|id| id.simple().to_string()).as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(
+            trace_id(parent).map(|id| id.simple().to_string()).as_deref(),
+            Some("4bf92f3577b34da6a3ce929d0e0e4736")
+        );
         for bad in [
             "",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",

@@ -12,13 +12,17 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     pub(crate) fn new() -> Self {
-        Self { stripes: std::array::from_fn(|_| Mutex::default()) }
+        Self {
+            stripes: std::array::from_fn(|_| Mutex::default()),
+        }
     }
 
     /// Takes this key until the guard is dropped; none when another request has it.
     pub(crate) fn enter(&self, key: [u8; 16]) -> Option<Entered<'_>> {
         let stripe = &self.stripes[usize::from(key[0]) % STRIPES];
-        stripe.lock().insert(key).then_some(Entered { stripe, key })
+        let fresh = stripe.lock().insert(key);
+        // Made only when it is wanted: dropping one gives the key back.
+        fresh.then(|| Entered { stripe, key })
     }
 }
 

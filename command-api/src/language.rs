@@ -65,13 +65,31 @@ fn thousandths(text: &str) -> u32 {
 /// Why an order was cancelled, in words for people.
 pub(crate) fn failure_message(code: &str, language: Language) -> &'static str {
     let (korean, english) = match code {
-        "OUT_OF_STOCK" => ("재고 부족으로 주문이 취소되었습니다", "The order was cancelled because there is not enough in stock"),
-        "PRICE_MISMATCH" => ("가격이 변경되어 주문이 취소되었습니다", "The order was cancelled because the price or the total is another one"),
-        "PRODUCT_RETIRED" => ("판매가 종료된 상품이 있어 주문이 취소되었습니다", "The order was cancelled because a product is not sold any more"),
-        "PAYMENT_DECLINED" => ("결제가 거절되어 주문이 취소되었습니다", "The order was cancelled because the payment was declined"),
+        "OUT_OF_STOCK" => (
+            "재고 부족으로 주문이 취소되었습니다",
+            "The order was cancelled because there is not enough in stock",
+        ),
+        "PRICE_MISMATCH" => (
+            "가격이 변경되어 주문이 취소되었습니다",
+            "The order was cancelled because the price or the total is another one",
+        ),
+        "PRODUCT_RETIRED" => (
+            "판매가 종료된 상품이 있어 주문이 취소되었습니다",
+            "The order was cancelled because a product is not sold any more",
+        ),
+        "PAYMENT_DECLINED" => (
+            "결제가 거절되어 주문이 취소되었습니다",
+            "The order was cancelled because the payment was declined",
+        ),
         "INSUFFICIENT_BALANCE" => ("잔액이 부족합니다", "The balance is too small"),
-        "PAYMENT_EXPIRED" => ("결제 기한이 지나 주문이 취소되었습니다", "The order was cancelled because it was not paid in time"),
-        "RESERVATION_EXPIRED" => ("재고 예약 시간이 지나 주문이 취소되었습니다", "The order was cancelled because its reservation ran out"),
+        "PAYMENT_EXPIRED" => (
+            "결제 기한이 지나 주문이 취소되었습니다",
+            "The order was cancelled because it was not paid in time",
+        ),
+        "RESERVATION_EXPIRED" => (
+            "재고 예약 시간이 지나 주문이 취소되었습니다",
+            "The order was cancelled because its reservation ran out",
+        ),
         "CANCELLED_BY_BUYER" => ("구매자가 주문을 취소했습니다", "The buyer cancelled the order"),
         _ => ("주문이 취소되었습니다", "The order was cancelled"),
     };

@@ -151,8 +151,13 @@ pub fn router(api: Api) -> Router {
     let (router, document) = calls();
     let meters = Arc::new(Meters::new(openapi::calls(&document)));
     let config = Config::from("/openapi.json").validator_url("none").display_request_duration(true);
-    let pages = SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", document).config(config);
-    router.layer(middleware::from_fn_with_state(meters, edge::pass)).with_state(api).merge(pages)
+    let pages = SwaggerUi::new("/docs")
+        .external_url_unchecked("/openapi.json", document)
+        .config(config);
+    router
+        .layer(middleware::from_fn_with_state(meters, edge::pass))
+        .with_state(api)
+        .merge(pages)
 }
 
 /// The API's description, OpenAPI 3.1.
@@ -179,6 +184,8 @@ fn calls() -> (Router<Api>, Value) {
         .fallback(async || Problem::of(&problem::NOT_FOUND));
     let (router, collected) = OpenApiRouter::new().nest("/api/v1", v1).split_for_parts();
     let router = router
+        // The calls' own fallback does not see this one.
+        .route("/api/v1/", routing::any(async || Problem::of(&problem::NOT_FOUND)))
         .route("/.well-known/jwks.json", routing::get(sessions::jwks))
         .route("/problems/{code}", routing::get(explain))
         .method_not_allowed_fallback(async || Problem::of(&problem::METHOD_NOT_ALLOWED));
@@ -188,11 +195,16 @@ fn calls() -> (Router<Api>, Value) {
 /// What a problem's `type` refers to.
 async fn explain(Path(code): Path<String>) -> Result<Json<Value>, Problem> {
     let code = problem::registered(&code).ok_or_else(|| Problem::of(&problem::NOT_FOUND))?;
-    Ok(Json(json!({"code": code.name, "status": code.status, "title": {"ko": code.korean, "en": code.english}})))
+    Ok(Json(
+        json!({"code": code.name, "status": code.status, "title": {"ko": code.korean, "en": code.english}}),
+    ))
 }
 
 /// The answer for a path that nothing serves, as the API words it: a fallback for the server.
+#[expect(clippy::unused_async, reason = "a handler is asynchronous")]
 pub async fn unknown_path(headers: HeaderMap) -> Response {
     let trace = edge::Trace::of(&headers).correlation;
-    Problem::of(&problem::NOT_FOUND).render(Language::of(&headers), trace).into_response()
+    Problem::of(&problem::NOT_FOUND)
+        .render(Language::of(&headers), trace)
+        .into_response()
 }

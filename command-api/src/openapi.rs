@@ -28,21 +28,111 @@ struct Call {
 const READS_A_BODY: &[u16] = &[400, 408, 413, 415, 422, 500, 503];
 
 const CALLS: &[Call] = &[
-    Call { id: "register", key: Key::Optional, command: true, waits: false, refuses: &[409, 410, 412] },
-    Call { id: "deposit", key: Key::Required, command: true, waits: false, refuses: &[401, 403, 404, 409, 412] },
-    Call { id: "logIn", key: Key::None, command: false, waits: false, refuses: &[401, 410, 429] },
-    Call { id: "refresh", key: Key::None, command: false, waits: false, refuses: &[401] },
-    Call { id: "logOut", key: Key::None, command: false, waits: false, refuses: &[401] },
-    Call { id: "jwks", key: Key::None, command: false, waits: false, refuses: &[] },
-    Call { id: "offerProduct", key: Key::Optional, command: true, waits: false, refuses: &[401, 403, 409, 412] },
-    Call { id: "changeProduct", key: Key::Optional, command: true, waits: false, refuses: &[401, 403, 404, 409, 412] },
-    Call { id: "retireProduct", key: Key::Optional, command: true, waits: false, refuses: &[400, 401, 403, 404, 409, 412, 422, 503] },
-    Call { id: "receiveStock", key: Key::Required, command: true, waits: false, refuses: &[401, 403, 404, 409, 412] },
-    Call { id: "adjustStock", key: Key::Required, command: true, waits: false, refuses: &[401, 403, 404, 409, 412] },
-    Call { id: "placeOrder", key: Key::Required, command: true, waits: true, refuses: &[401, 403, 409, 410, 412] },
-    Call { id: "order", key: Key::None, command: false, waits: false, refuses: &[400, 401, 404, 503] },
-    Call { id: "payOrder", key: Key::Required, command: true, waits: true, refuses: &[401, 403, 404, 409, 410, 412] },
-    Call { id: "cancelOrder", key: Key::Required, command: true, waits: true, refuses: &[401, 403, 404, 409, 410, 412] },
+    Call {
+        id: "register",
+        key: Key::Optional,
+        command: true,
+        waits: false,
+        refuses: &[409, 410, 412],
+    },
+    Call {
+        id: "deposit",
+        key: Key::Required,
+        command: true,
+        waits: false,
+        refuses: &[401, 403, 404, 409, 412],
+    },
+    Call {
+        id: "logIn",
+        key: Key::None,
+        command: false,
+        waits: false,
+        refuses: &[401, 410, 429],
+    },
+    Call {
+        id: "refresh",
+        key: Key::None,
+        command: false,
+        waits: false,
+        refuses: &[401],
+    },
+    Call {
+        id: "logOut",
+        key: Key::None,
+        command: false,
+        waits: false,
+        refuses: &[401],
+    },
+    Call {
+        id: "jwks",
+        key: Key::None,
+        command: false,
+        waits: false,
+        refuses: &[],
+    },
+    Call {
+        id: "offerProduct",
+        key: Key::Optional,
+        command: true,
+        waits: false,
+        refuses: &[401, 403, 409, 412],
+    },
+    Call {
+        id: "changeProduct",
+        key: Key::Optional,
+        command: true,
+        waits: false,
+        refuses: &[401, 403, 404, 409, 412],
+    },
+    Call {
+        id: "retireProduct",
+        key: Key::Optional,
+        command: true,
+        waits: false,
+        refuses: &[400, 401, 403, 404, 409, 412, 422, 503],
+    },
+    Call {
+        id: "receiveStock",
+        key: Key::Required,
+        command: true,
+        waits: false,
+        refuses: &[401, 403, 404, 409, 412],
+    },
+    Call {
+        id: "adjustStock",
+        key: Key::Required,
+        command: true,
+        waits: false,
+        refuses: &[401, 403, 404, 409, 412],
+    },
+    Call {
+        id: "placeOrder",
+        key: Key::Required,
+        command: true,
+        waits: true,
+        refuses: &[401, 403, 409, 410, 412],
+    },
+    Call {
+        id: "order",
+        key: Key::None,
+        command: false,
+        waits: false,
+        refuses: &[400, 401, 404, 503],
+    },
+    Call {
+        id: "payOrder",
+        key: Key::Required,
+        command: true,
+        waits: true,
+        refuses: &[401, 403, 404, 409, 410, 412],
+    },
+    Call {
+        id: "cancelOrder",
+        key: Key::Required,
+        command: true,
+        waits: true,
+        refuses: &[401, 403, 404, 409, 410, 412],
+    },
 ];
 
 /// The description of the whole API, from what utoipa collected.
@@ -61,6 +151,9 @@ pub(crate) fn describe(collected: &utoipa::openapi::OpenApi) -> Value {
         "description": "The access token of `POST /api/v1/auth/login`. A scope here is the role that the call is for.",
     });
     document["components"]["schemas"]["Problem"] = problem_schema();
+    for status in READS_A_BODY.iter().chain(CALLS.iter().flat_map(|call| call.refuses)) {
+        document["components"]["responses"][format!("Problem{status}")] = refusal(*status);
+    }
     let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
     for operation in operations.flat_map(|path| path.as_object_mut().into_iter().flat_map(|path| path.values_mut())) {
         let id = operation["operationId"].as_str().unwrap_or_default();
@@ -112,7 +205,9 @@ fn complete(operation: &mut Value, call: &Call) {
 
 fn complete_answers(operation: &mut Value, call: &Call) {
     let reads = operation.get("requestBody").is_some();
-    let Some(responses) = operation["responses"].as_object_mut() else { return };
+    let Some(responses) = operation["responses"].as_object_mut() else {
+        return;
+    };
     let own = responses.values().next().cloned().unwrap_or_default();
     if call.waits {
         let mut settled = own;
@@ -127,7 +222,10 @@ fn complete_answers(operation: &mut Value, call: &Call) {
         }
     }
     for status in call.refuses.iter().chain(if reads { READS_A_BODY } else { &[] }) {
-        responses.insert(status.to_string(), refusal(*status));
+        responses.insert(
+            status.to_string(),
+            json!({"$ref": format!("#/components/responses/Problem{status}")}),
+        );
     }
 }
 
@@ -147,7 +245,11 @@ fn answer_headers(call: &Call) -> Value {
 }
 
 fn refusal(status: u16) -> Value {
-    let codes: Vec<_> = REGISTRY.iter().filter(|code| code.status == status).map(|code| format!("`{}`", code.name)).collect();
+    let codes: Vec<_> = REGISTRY
+        .iter()
+        .filter(|code| code.status == status)
+        .map(|code| format!("`{}`", code.name))
+        .collect();
     let example = REGISTRY.iter().find(|code| code.status == status).map(|code| {
         json!({"type": format!("/problems/{}", code.name), "title": code.korean, "status": status, "detail": code.english,
             "code": code.name, "traceId": "4bf92f3577b34da6a3ce929d0e0e4736"})

@@ -1,8 +1,8 @@
 //! Orders: placing, looking, paying, cancelling.
 
 use aggregates::{
-    Command, Currency, Kind, Money, Name, Note, Order, OrderCommand, OrderId, PaymentKey, PaymentMethod, PersonName, Phone, PlaceOrder, ProductId,
-    Quantity, RequestedLine, Role, Sealed, State, TextError, Timestamp, TrackingId,
+    Command, Currency, Kind, Money, Name, Note, Order, OrderCommand, OrderId, PaymentKey, PaymentMethod, PersonName, Phone, PlaceOrder,
+    ProductId, Quantity, RequestedLine, Role, Sealed, State, TextError, Timestamp, TrackingId,
     order::{MOST_LINES, Placed},
 };
 use axum::{extract::State as Of, response::Response};
@@ -136,11 +136,18 @@ impl PlaceBody {
             return Err(faults.problem());
         }
         let shop = api.settings().currency;
-        let lines = self.lines.iter().enumerate().filter_map(|(index, line)| line.parse(index, shop, &mut faults)).collect();
+        let lines = self
+            .lines
+            .iter()
+            .enumerate()
+            .filter_map(|(index, line)| line.parse(index, shop, &mut faults))
+            .collect();
         let stated_total = self.total.and_then(|total| faults.money(|| "/total".to_owned(), total, shop));
         let address = self.shipping_address.parse(&mut faults);
         let payment_key = self.payment.parse(&mut faults);
-        let (Some(address), Some(payment_key)) = (address, payment_key) else { return Err(faults.problem()) };
+        let (Some(address), Some(payment_key)) = (address, payment_key) else {
+            return Err(faults.problem());
+        };
         faults.none()?;
         Ok(OrderCommand::Place(Box::new(PlaceOrder {
             buyer: buyer.account(),
@@ -163,9 +170,18 @@ impl LineBody {
             None => None,
         };
         match Quantity::parse(self.quantity) {
-            Ok(quantity) => Some(RequestedLine { product: ProductId::new(self.product_id), quantity, stated_price, offer: None }),
+            Ok(quantity) => Some(RequestedLine {
+                product: ProductId::new(self.product_id),
+                quantity,
+                stated_price,
+                offer: None,
+            }),
             Err(error) => {
-                faults.add(&problem::QUANTITY_OUT_OF_RANGE, format!("/lines/{index}/quantity"), error.to_string());
+                faults.add(
+                    &problem::QUANTITY_OUT_OF_RANGE,
+                    format!("/lines/{index}/quantity"),
+                    error.to_string(),
+                );
                 None
             }
         }
@@ -176,7 +192,11 @@ impl PaymentBody {
     #[expect(clippy::option_option, reason = "nothing wrong, and nothing there")]
     fn parse(&self, faults: &mut Faults) -> Option<Option<PaymentKey>> {
         if self.payment_key.is_some() && PaymentMethod::from(self.method) == PaymentMethod::Balance {
-            faults.add(&problem::PAYMENT_KEY_NOT_ALLOWED, "/payment/paymentKey", "an order paid from the balance has no payment key");
+            faults.add(
+                &problem::PAYMENT_KEY_NOT_ALLOWED,
+                "/payment/paymentKey",
+                "an order paid from the balance has no payment key",
+            );
             return None;
         }
         faults.optional_text("/payment/paymentKey", self.payment_key.as_deref())
@@ -251,7 +271,9 @@ pub(crate) async fn pay(
     let keyed = api.keyed(&terms, &scope, &body)?;
     let command = body.into_command(api.settings().currency, api.engine().now())?;
     api.order_of(order, buyer).await?;
-    let sent = api.send(Command::Order(order, command), Actor::Account(buyer.account()), &terms, keyed).await?;
+    let sent = api
+        .send(Command::Order(order, command), Actor::Account(buyer.account()), &terms, keyed)
+        .await?;
     api.answer_order(order, sent, &terms).await
 }
 
@@ -279,12 +301,19 @@ pub(crate) async fn cancel(
     let scope = Scope::new(caller.account().uuid(), "POST", format!("/api/v1/orders/{order}/cancellation"));
     let keyed = api.keyed(&terms, &scope, &body)?;
     let mut faults = Faults::default();
-    let Some(reason) = faults.text::<Note>("/reason", &body.reason) else { return Err(faults.problem()) };
+    let Some(reason) = faults.text::<Note>("/reason", &body.reason) else {
+        return Err(faults.problem());
+    };
     let (_, known) = api.order_of(order, caller).await?;
     let buyer = known.placed().map(|placed: &Placed| placed.buyer.uuid());
     let sealed = api.vault().seal(buyer.unwrap_or(caller.account().uuid()), reason.as_str())?;
-    let command = OrderCommand::RequestCancellation { by: caller.account(), reason: Sealed::new(sealed) };
-    let sent = api.send(Command::Order(order, command), Actor::Account(caller.account()), &terms, keyed).await?;
+    let command = OrderCommand::RequestCancellation {
+        by: caller.account(),
+        reason: Sealed::new(sealed),
+    };
+    let sent = api
+        .send(Command::Order(order, command), Actor::Account(caller.account()), &terms, keyed)
+        .await?;
     api.answer_order(order, sent, &terms).await
 }
 
@@ -293,7 +322,9 @@ impl Api {
     async fn order_of(&self, order: OrderId, caller: Caller) -> Result<(Versioned, Arc<Order>), Problem> {
         let unknown = || Problem::of(&problem::UNKNOWN_ORDER);
         let versioned = self.engine().read(Kind::Order, order.uuid()).await?.ok_or_else(unknown)?;
-        let State::Order(known) = &versioned.state else { return Err(unknown()) };
+        let State::Order(known) = &versioned.state else {
+            return Err(unknown());
+        };
         let known = Arc::clone(known);
         let account = caller.account();
         let allowed = match caller.role() {
@@ -301,6 +332,10 @@ impl Api {
             Role::Seller => known.lines().iter().any(|line| line.seller == account),
             Role::Admin => true,
         };
-        if allowed && known.placed().is_some() { Ok((versioned, known)) } else { Err(unknown()) }
+        if allowed && known.placed().is_some() {
+            Ok((versioned, known))
+        } else {
+            Err(unknown())
+        }
     }
 }

@@ -2,10 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use argon2::{
-    Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version,
-    password_hash::phc::PasswordHash,
-};
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version, password_hash::phc::PasswordHash};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
@@ -38,14 +35,20 @@ pub(crate) struct Turn {
 impl Passwords {
     /// So many at a time, and so many that may wait.
     pub(crate) fn new(at_once: usize, waiting: usize) -> Self {
-        Self { queue: Arc::new(Semaphore::new(at_once + waiting)), turns: Arc::new(Semaphore::new(at_once)) }
+        Self {
+            queue: Arc::new(Semaphore::new(at_once + waiting)),
+            turns: Arc::new(Semaphore::new(at_once)),
+        }
     }
 
     /// Waits for a turn.
     pub(crate) async fn turn(&self) -> Result<Turn, PasswordError> {
         let place = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| PasswordError::Busy)?;
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| PasswordError::Busy)?;
-        Ok(Turn { _turn: turn, _place: place })
+        Ok(Turn {
+            _turn: turn,
+            _place: place,
+        })
     }
 }
 
@@ -75,14 +78,21 @@ impl Turn {
             let _turn = self;
             work()
         });
-        done.await.map_err(|_| PasswordError::Failed("the work was interrupted".to_owned()))?
+        done.await
+            .map_err(|_| PasswordError::Failed("the work was interrupted".to_owned()))?
     }
 }
 
 /// OWASP's first choice for a server: 19 MiB, two passes, one lane.
 fn argon2id() -> &'static Argon2<'static> {
     static ARGON2: OnceLock<Argon2<'static>> = OnceLock::new();
-    ARGON2.get_or_init(|| Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(19_456, 2, 1, None).expect("the parameters are allowed")))
+    ARGON2.get_or_init(|| {
+        Argon2::new(
+            Algorithm::Argon2id,
+            Version::V0x13,
+            Params::new(19_456, 2, 1, None).expect("the parameters are allowed"),
+        )
+    })
 }
 
 fn failed(error: impl std::fmt::Display) -> PasswordError {
@@ -100,11 +110,40 @@ mod tests {
     #[tokio::test]
     async fn only_the_password_itself_matches_its_hash() {
         let pool = Passwords::new(1, 1);
-        let hash = pool.turn().await.expect("a turn").hash(secret("jangbu-demo")).await.expect("a hash");
+        let hash = pool
+            .turn()
+            .await
+            .expect("a turn")
+            .hash(secret("jangbu-demo"))
+            .await
+            .expect("a hash");
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", *hash);
-        assert!(pool.turn().await.expect("a turn").verify(secret("jangbu-demo"), Some(hash.clone())).await.expect("verified"));
-        assert!(!pool.turn().await.expect("a turn").verify(secret("jangbu-dem0"), Some(hash)).await.expect("verified"));
-        assert!(!pool.turn().await.expect("a turn").verify(secret("jangbu-demo"), None).await.expect("verified"));
+        assert!(
+            pool.turn()
+                .await
+                .expect("a turn")
+                .verify(secret("jangbu-demo"), Some(hash.clone()))
+                .await
+                .expect("verified")
+        );
+        assert!(
+            !pool
+                .turn()
+                .await
+                .expect("a turn")
+                .verify(secret("jangbu-dem0"), Some(hash))
+                .await
+                .expect("verified")
+        );
+        assert!(
+            !pool
+                .turn()
+                .await
+                .expect("a turn")
+                .verify(secret("jangbu-demo"), None)
+                .await
+                .expect("verified")
+        );
     }
 
     #[tokio::test]

@@ -199,7 +199,11 @@ impl Problem {
             insert(&mut said.headers, WWW_AUTHENTICATE, "Bearer");
         }
         if let Some(pointer) = refusal.pointer {
-            said.errors.push(Fault { pointer, code: refusal.code.clone(), detail: refusal.detail.clone() });
+            said.errors.push(Fault {
+                pointer,
+                code: refusal.code.clone(),
+                detail: refusal.detail.clone(),
+            });
         }
         said.refusal = true;
         said.status = status;
@@ -344,7 +348,10 @@ mod tests {
         ];
         let mut found = 0;
         for source in sources {
-            let body = source.split("fn code(&self) -> &'static str {").nth(1).expect("each file has its codes");
+            let body = source
+                .split("fn code(&self) -> &'static str {")
+                .nth(1)
+                .expect("each file has its codes");
             let body = body.split("\n    }\n").next().expect("the function ends");
             for code in body.split('"').skip(1).step_by(2) {
                 assert!(registered(code).is_some(), "{code} has no title");

@@ -42,7 +42,11 @@ impl StockBody {
             }
             (None, Some(true)) => Some(Stock::Unlimited),
             _ => {
-                faults.add(&problem::INVALID_VALUE, "/stock", "must be either {\"onHand\": n} or {\"unlimited\": true}");
+                faults.add(
+                    &problem::INVALID_VALUE,
+                    "/stock",
+                    "must be either {\"onHand\": n} or {\"unlimited\": true}",
+                );
                 None
             }
         }
@@ -77,9 +81,15 @@ impl OfferBody {
         let price = faults.price("/price", self.price, api.settings().currency);
         let stock = self.stock.parse(&mut faults);
         match (sku, name, description, price, stock) {
-            (Some(sku), Some(name), Some(description), Some(price), Some(stock)) => {
-                Ok(ProductCommand::Create { seller, sku, name, description, price, stock, at: api.engine().now() })
-            }
+            (Some(sku), Some(name), Some(description), Some(price), Some(stock)) => Ok(ProductCommand::Create {
+                seller,
+                sku,
+                name,
+                description,
+                price,
+                stock,
+                at: api.engine().now(),
+            }),
             _ => Err(faults.problem()),
         }
     }
@@ -88,7 +98,12 @@ impl OfferBody {
 /// Offers a product, and opens its stock.
 #[utoipa::path(post, path = "/products", operation_id = "offerProduct", tag = "products", request_body = OfferBody,
     security(("bearer" = ["SELLER"])), responses((status = 201, description = "Offered.", body = ProductBody)))]
-pub(crate) async fn offer(Of(api): Of<Api>, Seller(seller): Seller, terms: Terms, Body(body): Body<OfferBody>) -> Result<Response, Problem> {
+pub(crate) async fn offer(
+    Of(api): Of<Api>,
+    Seller(seller): Seller,
+    terms: Terms,
+    Body(body): Body<OfferBody>,
+) -> Result<Response, Problem> {
     let scope = Scope::new(seller.account().uuid(), "POST", "/api/v1/products");
     let keyed = api.keyed(&terms, &scope, &body)?;
     let product = ProductId::new(scope.created_id(&terms));
@@ -144,7 +159,9 @@ pub(crate) async fn change(
     let keyed = api.keyed(&terms, &scope, &body)?;
     let change = body.into_command(&api)?;
     api.product_of(product, seller).await?;
-    let sent = api.send(Command::Product(product, change), Actor::Account(seller.account()), &terms, keyed).await?;
+    let sent = api
+        .send(Command::Product(product, change), Actor::Account(seller.account()), &terms, keyed)
+        .await?;
     Ok(Api::answer(sent, StatusCode::OK, &terms))
 }
 
@@ -152,7 +169,12 @@ pub(crate) async fn change(
 #[utoipa::path(delete, path = "/products/{id}", operation_id = "retireProduct", tag = "products",
     params(("id" = Uuid, Path, description = "The product.")), security(("bearer" = ["SELLER"])),
     responses((status = 204, description = "Retired.")))]
-pub(crate) async fn retire(Of(api): Of<Api>, Seller(seller): Seller, OfProduct(product): OfProduct, terms: Terms) -> Result<Response, Problem> {
+pub(crate) async fn retire(
+    Of(api): Of<Api>,
+    Seller(seller): Seller,
+    OfProduct(product): OfProduct,
+    terms: Terms,
+) -> Result<Response, Problem> {
     let scope = Scope::new(seller.account().uuid(), "DELETE", format!("/api/v1/products/{product}"));
     let keyed = api.keyed(&terms, &scope, &())?;
     api.product_of(product, seller).await?;
@@ -191,10 +213,22 @@ pub(crate) async fn receive(
     Body(body): Body<ReceiptBody>,
 ) -> Result<Response, Problem> {
     let mut faults = Faults::default();
-    let quantity = faults.count("/quantity", body.quantity, 1..=Money::MAX_MINOR).and_then(|quantity| u64::try_from(quantity).ok());
+    let quantity = faults
+        .count("/quantity", body.quantity, 1..=Money::MAX_MINOR)
+        .and_then(|quantity| u64::try_from(quantity).ok());
     let reference: Option<Option<Note>> = faults.optional_text("/reference", body.reference.as_deref());
-    let (Some(quantity), Some(reference)) = (quantity, reference) else { return Err(faults.problem()) };
-    api.change_stock(keeper, product, "receipts", &terms, &body, InventoryCommand::Receive { quantity, reference }).await
+    let (Some(quantity), Some(reference)) = (quantity, reference) else {
+        return Err(faults.problem());
+    };
+    api.change_stock(
+        keeper,
+        product,
+        "receipts",
+        &terms,
+        &body,
+        InventoryCommand::Receive { quantity, reference },
+    )
+    .await
 }
 
 /// A correction of the stock.
@@ -223,8 +257,18 @@ pub(crate) async fn adjust(
     let mut faults = Faults::default();
     let delta = faults.count("/delta", body.delta, -Money::MAX_MINOR..=Money::MAX_MINOR);
     let reason: Option<Note> = faults.text("/reason", &body.reason);
-    let (Some(delta), Some(reason)) = (delta, reason) else { return Err(faults.problem()) };
-    api.change_stock(keeper, product, "adjustments", &terms, &body, InventoryCommand::Adjust { delta, reason }).await
+    let (Some(delta), Some(reason)) = (delta, reason) else {
+        return Err(faults.problem());
+    };
+    api.change_stock(
+        keeper,
+        product,
+        "adjustments",
+        &terms,
+        &body,
+        InventoryCommand::Adjust { delta, reason },
+    )
+    .await
 }
 
 impl Api {
@@ -241,7 +285,9 @@ impl Api {
         let scope = Scope::new(keeper.account().uuid(), "POST", format!("/api/v1/products/{product}/stock/{what}"));
         let keyed = self.keyed(terms, &scope, body)?;
         self.stock_of(product, keeper).await?;
-        let sent = self.send(Command::Inventory(product, command), Actor::Account(keeper.account()), terms, keyed).await?;
+        let sent = self
+            .send(Command::Inventory(product, command), Actor::Account(keeper.account()), terms, keyed)
+            .await?;
         Ok(Self::answer(sent, StatusCode::CREATED, terms))
     }
 

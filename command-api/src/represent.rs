@@ -6,8 +6,8 @@
 use std::fmt::Display;
 
 use aggregates::{
-    Inventory, Kind, Line, Money, Name, Order, OrderNumber, OrderPayment, OrderStatus, Payment, PaymentId, PaymentMethod,
-    PaymentStatus, Product, ProductId, Role, State, Timestamp, TrackingId,
+    Inventory, Kind, Line, Money, Name, Order, OrderNumber, OrderPayment, OrderStatus, Payment, PaymentId, PaymentMethod, PaymentStatus,
+    Product, ProductId, Role, State, Timestamp, TrackingId,
 };
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
@@ -18,14 +18,34 @@ use crate::language::{Language, failure_message};
 /// How an aggregate is shown to the outside: JSON. The engine takes this function as its `Represent`.
 pub fn represent(kind: Kind, id: Uuid, state: &State, version: u64) -> Vec<u8> {
     match state {
-        State::Order(order) => OrderBody::new(id, order, version).map_or_else(|| bare(kind, id, version), |body| written(&body, 384 + 224 * order.lines().len())),
-        State::Product(product) => ProductBody::new(id, product, version).map_or_else(|| bare(kind, id, version), |body| written(&body, 512)),
-        State::Inventory(inventory) => written(&InventoryBody::new(id, inventory, version), 192),
-        State::Wallet(wallet) => written(&WalletBody { account_id: id, balance: wallet.balance().map(MoneyShown), version }, 160),
-        State::Email(claim) => written(&AccountBody { account_id: claim.account().map(aggregates::AccountId::uuid), role: None }, 64),
-        State::Account(account) => {
-            written(&AccountBody { account_id: Some(id), role: account.registration().map(|registration| registration.role) }, 96)
+        State::Order(order) => OrderBody::new(id, order, version)
+            .map_or_else(|| bare(kind, id, version), |body| written(&body, 384 + 224 * order.lines().len())),
+        State::Product(product) => {
+            ProductBody::new(id, product, version).map_or_else(|| bare(kind, id, version), |body| written(&body, 512))
         }
+        State::Inventory(inventory) => written(&InventoryBody::new(id, inventory, version), 192),
+        State::Wallet(wallet) => written(
+            &WalletBody {
+                account_id: id,
+                balance: wallet.balance().map(MoneyShown),
+                version,
+            },
+            160,
+        ),
+        State::Email(claim) => written(
+            &AccountBody {
+                account_id: claim.account().map(aggregates::AccountId::uuid),
+                role: None,
+            },
+            64,
+        ),
+        State::Account(account) => written(
+            &AccountBody {
+                account_id: Some(id),
+                role: account.registration().map(|registration| registration.role),
+            },
+            96,
+        ),
         State::Payment(payment) => written(&PaymentShown::new(id, payment, version), 256),
         State::Session(_) => bare(kind, id, version),
     }
@@ -50,7 +70,11 @@ pub(crate) fn with_failure_message(body: Box<[u8]>, language: Language) -> Box<[
     const MEMBER: &[u8] = br#","failure":{"code":""#;
     const WITHIN: usize = 256;
     let head = &body[..body.len().min(WITHIN)];
-    let Some(start) = head.windows(MEMBER.len()).position(|window| window == MEMBER).map(|at| at + MEMBER.len()) else {
+    let Some(start) = head
+        .windows(MEMBER.len())
+        .position(|window| window == MEMBER)
+        .map(|at| at + MEMBER.len())
+    else {
         return body;
     };
     let Some(length) = body[start..].iter().position(|byte| *byte == b'"') else {
@@ -117,10 +141,18 @@ impl<'a> OrderBody<'a> {
             order_number: &placed.number,
             tracking_id: placed.tracking,
             status: order.status(),
-            failure: order.failure().map(|(code, product)| FailureBody { code: code.code(), message: None, product_id: product }),
+            failure: order.failure().map(|(code, product)| FailureBody {
+                code: code.code(),
+                message: None,
+                product_id: product,
+            }),
             lines: Lines(order.lines()),
             total: order.total().map(MoneyShown),
-            payment: OrderPaymentBody { payment_id: order.payment(), method: placed.method, status: order.payment_status() },
+            payment: OrderPaymentBody {
+                payment_id: order.payment(),
+                method: placed.method,
+                status: order.payment_status(),
+            },
             placed_at: Text(placed.at),
             pay_until: order.pay_until().filter(|_| may_pay).map(Text),
             version,
@@ -237,7 +269,16 @@ pub(crate) struct ProductBody<'a> {
 
 impl<'a> ProductBody<'a> {
     fn new(id: Uuid, product: &'a Product, version: u64) -> Option<Self> {
-        let Product::Offered { seller, name, description, price, retired } = product else { return None };
+        let Product::Offered {
+            seller,
+            name,
+            description,
+            price,
+            retired,
+        } = product
+        else {
+            return None;
+        };
         Some(Self {
             product_id: id,
             seller_id: *seller,
@@ -389,9 +430,16 @@ mod tests {
     #[test]
     fn a_failure_gets_its_message_in_the_language_asked_for_and_nothing_else_does() {
         let untouched = represent(Kind::Order, Uuid::nil(), &order(&[]), 1).into_boxed_slice();
-        assert_eq!(with_failure_message(untouched.clone(), Language::Korean), untouched, "a name is no failure");
+        assert_eq!(
+            with_failure_message(untouched.clone(), Language::Korean),
+            untouched,
+            "a name is no failure"
+        );
 
-        let failed = order(&[OrderEvent::Cancelled { failure: FailureCode::OutOfStock, product: Some(ProductId::default()) }]);
+        let failed = order(&[OrderEvent::Cancelled {
+            failure: FailureCode::OutOfStock,
+            product: Some(ProductId::default()),
+        }]);
         let body = represent(Kind::Order, Uuid::nil(), &failed, 2).into_boxed_slice();
         let korean: Value = serde_json::from_slice(&with_failure_message(body.clone(), Language::Korean)).expect("JSON");
         assert_eq!(korean["failure"]["message"], "재고 부족으로 주문이 취소되었습니다");

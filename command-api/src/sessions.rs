@@ -66,10 +66,17 @@ pub(crate) struct TokensBody {
 /// Repeated failures take longer and longer, whether the address has an account or not.
 #[utoipa::path(post, path = "/auth/login", operation_id = "logIn", tag = "sessions", request_body = LogInBody,
     responses((status = 200, description = "Logged in.", body = TokensBody)))]
-pub(crate) async fn log_in(Of(api): Of<Api>, Client(client): Client, terms: Terms, Body(body): Body<LogInBody>) -> Result<Response, Problem> {
+pub(crate) async fn log_in(
+    Of(api): Of<Api>,
+    Client(client): Client,
+    terms: Terms,
+    Body(body): Body<LogInBody>,
+) -> Result<Response, Problem> {
     let address = body.email.parse::<Email>().ok();
     let index = api.vault().blind_index(address.as_ref().map_or(body.email.trim(), Email::expose));
-    let suspects: Vec<_> = std::iter::once(Suspect::Address(index)).chain(client.map(Suspect::client)).collect();
+    let suspects: Vec<_> = std::iter::once(Suspect::Address(index))
+        .chain(client.map(Suspect::client))
+        .collect();
     api.not_too_soon(&suspects)?;
     let turn = api.passwords().turn().await?;
     // Others may have failed while this one waited.
@@ -77,16 +84,12 @@ pub(crate) async fn log_in(Of(api): Of<Api>, Client(client): Client, terms: Term
     let known = api.known(EmailIndex::new(index)).await?;
     let (principal, hash) = known.unzip();
     let right = turn.verify(body.password, hash).await?;
-    match principal.filter(|_| right) {
-        Some(principal) => {
-            api.slow_down().succeeded(&suspects);
-            api.start_session(principal, &terms).await
-        }
-        None => {
-            api.slow_down().failed(&suspects, Instant::now());
-            Err(Problem::of(&problem::INVALID_CREDENTIALS))
-        }
-    }
+    let Some(principal) = principal.filter(|_| right) else {
+        api.slow_down().failed(&suspects, Instant::now());
+        return Err(Problem::of(&problem::INVALID_CREDENTIALS));
+    };
+    api.slow_down().succeeded(&suspects);
+    api.start_session(principal, &terms).await
 }
 
 /// Replaces the tokens of a session.
@@ -98,7 +101,11 @@ pub(crate) async fn refresh(Of(api): Of<Api>, terms: Terms, Body(body): Body<Ref
     let over = || Problem::of(&problem::SESSION_OVER);
     let shown: RefreshToken = body.refresh_token.parse().map_err(|_| over())?;
     let next = new_token(shown.session)?;
-    let command = SessionCommand::Refresh { shown: shown.hash(), next: next.hash(), at: api.engine().now() };
+    let command = SessionCommand::Refresh {
+        shown: shown.hash(),
+        next: next.hash(),
+        at: api.engine().now(),
+    };
     let state = api.ask_session(shown.session, Actor::Anonymous, command, &terms).await?;
     let account = match &state {
         State::Session(session) => match &**session {
@@ -129,7 +136,11 @@ pub(crate) async fn log_out(Of(api): Of<Api>, terms: Terms, Body(body): Body<Ref
 pub(crate) async fn jwks(Of(api): Of<Api>) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
-    json(StatusCode::OK, headers, api.vault().token_keys().jwks().to_string().into_bytes().into())
+    json(
+        StatusCode::OK,
+        headers,
+        api.vault().token_keys().jwks().to_string().into_bytes().into(),
+    )
 }
 
 fn new_token(session: SessionId) -> Result<RefreshToken, Problem> {
@@ -142,7 +153,9 @@ fn new_token(session: SessionId) -> Result<RefreshToken, Problem> {
 impl Api {
     /// Turns away whoever failed too often.
     fn not_too_soon(&self, suspects: &[Suspect]) -> Result<(), Problem> {
-        let Some(wait) = self.slow_down().wait(suspects, Instant::now()) else { return Ok(()) };
+        let Some(wait) = self.slow_down().wait(suspects, Instant::now()) else {
+            return Ok(());
+        };
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let value = |text: String| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("60"));
         let problem = Problem::of(&problem::TOO_MANY_LOGINS)
@@ -155,24 +168,48 @@ impl Api {
     /// Whose address it is, and their password's hash.
     async fn known(&self, index: EmailIndex) -> Result<Option<(Principal, Zeroizing<String>)>, Problem> {
         let claim = self.engine().read(Kind::Email, index.uuid()).await?;
-        let Some(account) = claim.and_then(|claim| owner(&claim.state)) else { return Ok(None) };
-        let Some(registration) = self.registration(account).await? else { return Ok(None) };
+        let Some(account) = claim.and_then(|claim| owner(&claim.state)) else {
+            return Ok(None);
+        };
+        let Some(registration) = self.registration(account).await? else {
+            return Ok(None);
+        };
         let hash = self.vault().open_sealed(account.uuid(), registration.password.ciphertext())?;
-        Ok(hash.map(|hash| (Principal { account, role: registration.role }, hash)))
+        Ok(hash.map(|hash| {
+            (
+                Principal {
+                    account,
+                    role: registration.role,
+                },
+                hash,
+            )
+        }))
     }
 
     async fn start_session(&self, principal: Principal, terms: &Terms) -> Result<Response, Problem> {
         let token = new_token(SessionId::new(Uuid::now_v7()))?;
         let expires_at = self.engine().now().after(self.settings().tokens.refresh_ttl);
-        let command = SessionCommand::Start { account: principal.account, token: token.hash(), expires_at };
-        self.ask_session(token.session, Actor::Account(principal.account), command, terms).await?;
+        let command = SessionCommand::Start {
+            account: principal.account,
+            token: token.hash(),
+            expires_at,
+        };
+        self.ask_session(token.session, Actor::Account(principal.account), command, terms)
+            .await?;
         self.tokens(principal, &token)
     }
 
     /// Sends a command to a session, and says how it stands after it.
     async fn ask_session(&self, session: SessionId, actor: Actor, command: SessionCommand, terms: &Terms) -> Result<State, Problem> {
-        let cause = Cause { actor, correlation: terms.trace.correlation, traceparent: terms.trace.parent.clone() };
-        let reply = self.engine().execute(Request::new(Command::Session(session, command), cause)).await?;
+        let cause = Cause {
+            actor,
+            correlation: terms.trace.correlation,
+            traceparent: terms.trace.parent.clone(),
+        };
+        let reply = self
+            .engine()
+            .execute(Request::new(Command::Session(session, command), cause))
+            .await?;
         match reply.answer.result {
             Ok(_) => Ok(reply.latest.state),
             Err(refusal) => Err(Problem::refused(refusal)),
@@ -185,14 +222,18 @@ impl Api {
             tracing::error!(%error, "an access token cannot be signed");
             Problem::of(&problem::INTERNAL)
         })?;
-        let body = TokensBody { access_token, refresh_token: refresh.expose(), token_type: "Bearer", expires_in: settings.access_ttl.as_secs() };
+        let body = TokensBody {
+            access_token,
+            refresh_token: refresh.expose(),
+            token_type: "Bearer",
+            expires_in: settings.access_ttl.as_secs(),
+        };
         let mut headers = HeaderMap::new();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let body = serde_json::to_vec(&body).map_err(|_| Problem::of(&problem::INTERNAL))?;
         Ok(json(StatusCode::OK, headers, body.into()))
     }
 }
-
 
 fn owner(state: &State) -> Option<AccountId> {
     match state {

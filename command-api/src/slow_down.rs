@@ -63,13 +63,18 @@ pub(crate) struct SlowDown {
 
 impl SlowDown {
     pub(crate) fn new() -> Self {
-        Self { failures: Mutex::new(LruCache::new(REMEMBERED)) }
+        Self {
+            failures: Mutex::new(LruCache::new(REMEMBERED)),
+        }
     }
 
     /// How long they have to wait before the next try; none when they may try now.
     pub(crate) fn wait(&self, suspects: &[Suspect], now: Instant) -> Option<Duration> {
         let failures = self.failures.lock();
-        suspects.iter().filter_map(|suspect| failures.peek(suspect)?.wait(suspect.free(), now)).max()
+        suspects
+            .iter()
+            .filter_map(|suspect| failures.peek(suspect)?.wait(suspect.free(), now))
+            .max()
     }
 
     /// Another failure.

@@ -41,7 +41,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
             wait: wait(&parts.headers),
             dry_run: dry_run(parts.uri.query())?,
             language: Language::of(&parts.headers),
-            trace: parts.extensions.get::<Trace>().cloned().unwrap_or_else(|| Trace::of(&parts.headers)),
+            trace: parts
+                .extensions
+                .get::<Trace>()
+                .cloned()
+                .unwrap_or_else(|| Trace::of(&parts.headers)),
         })
     }
 }
@@ -55,7 +59,10 @@ impl Terms {
     /// The idempotency key, where a repeat would do harm. A dry run does none.
     pub(crate) fn required_key(&self) -> Result<Option<&str>, Problem> {
         if self.key.is_none() && !self.dry_run {
-            return Err(Problem::with(&problem::IDEMPOTENCY_KEY_REQUIRED, "name a new Idempotency-Key for each request, and the same one when you repeat it"));
+            return Err(Problem::with(
+                &problem::IDEMPOTENCY_KEY_REQUIRED,
+                "name a new Idempotency-Key for each request, and the same one when you repeat it",
+            ));
         }
         Ok(self.key())
     }
@@ -65,7 +72,12 @@ impl Terms {
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let invalid = || Problem::with(&problem::IDEMPOTENCY_KEY_INVALID, "an idempotency key is a string of 1 to 255 visible ASCII characters");
+    let invalid = || {
+        Problem::with(
+            &problem::IDEMPOTENCY_KEY_INVALID,
+            "an idempotency key is a string of 1 to 255 visible ASCII characters",
+        )
+    };
     if values.next().is_some() {
         return Err(invalid());
     }
@@ -103,7 +115,10 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let version = version.filter(|version| !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()));
     match (version.and_then(|version| version.parse().ok()), values.next()) {
         (Some(version), None) => Ok(Some(version)),
-        _ => Err(Problem::with(&problem::INVALID_HEADER, "If-Match takes one version as the ETag has it, for example \"3\", or *")),
+        _ => Err(Problem::with(
+            &problem::INVALID_HEADER,
+            "If-Match takes one version as the ETag has it, for example \"3\", or *",
+        )),
     }
 }
 
@@ -170,7 +185,15 @@ mod tests {
         let version = |text| if_match(&headers("if-match", text)).map_err(|_| ());
         assert_eq!(version("\"3\""), Ok(Some(3)));
         assert_eq!(version("*"), Ok(None));
-        for bad in ["3", "W/\"3\"", "\"three\"", "\"+3\"", "\"1\", \"2\"", "\"\"", "\"99999999999999999999\""] {
+        for bad in [
+            "3",
+            "W/\"3\"",
+            "\"three\"",
+            "\"+3\"",
+            "\"1\", \"2\"",
+            "\"\"",
+            "\"99999999999999999999\"",
+        ] {
             assert_eq!(version(bad), Err(()), "{bad}");
         }
     }

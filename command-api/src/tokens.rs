@@ -1,6 +1,6 @@
 //! Access and refresh tokens.
 //!
-//! An access token is a JWT (EdDSA, `typ: at+jwt`, ten minutes) that says who may do what. A refresh token is opaque: the session's id and
+//! An access token is a JWT (`alg: EdDSA`, `typ: at+jwt`, ten minutes) that says who may do what. A refresh token is opaque: the session's id and
 //! 32 random bytes; only its SHA-256 is recorded.
 
 use std::{
@@ -89,11 +89,13 @@ pub struct TokenVerifier {
     shared: Arc<Verifier>,
 }
 
+type Verified = LruCache<[u8; 32], (Principal, u64)>;
+
 struct Verifier {
     vault: KeyVault,
     validation: Validation,
     /// BLAKE3 of a token that was verified, who it stands for, and when that ends.
-    verified: [Mutex<LruCache<[u8; 32], (Principal, u64)>>; STRIPES],
+    verified: [Mutex<Verified>; STRIPES],
 }
 
 impl TokenVerifier {
@@ -106,7 +108,13 @@ impl TokenVerifier {
         // Judged here, so that a token from the memory is judged alike.
         validation.validate_exp = false;
         let verified = std::array::from_fn(|_| Mutex::new(LruCache::new(TOKENS_PER_STRIPE)));
-        Self { shared: Arc::new(Verifier { vault, validation, verified }) }
+        Self {
+            shared: Arc::new(Verifier {
+                vault,
+                validation,
+                verified,
+            }),
+        }
     }
 
     /// Whose token it is.
@@ -144,13 +152,26 @@ impl TokenVerifier {
         let keys = self.shared.vault.token_keys();
         let key = header.kid.as_deref().and_then(|kid| keys.find(kid)).ok_or(TokenError::Invalid)?;
         let key = DecodingKey::from_ed_der(key.public_bytes());
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.shared.validation).map_err(|_| TokenError::Invalid)?.claims;
-        Ok((Principal { account: AccountId::new(claims.sub), role: claims.role }, claims.exp))
+        let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.shared.validation)
+            .map_err(|_| TokenError::Invalid)?
+            .claims;
+        Ok((
+            Principal {
+                account: AccountId::new(claims.sub),
+                role: claims.role,
+            },
+            claims.exp,
+        ))
     }
 }
 
 /// A new access token.
-pub(crate) fn issue(settings: &TokenSettings, key: &TokenKey, principal: Principal, session: SessionId) -> Result<String, jsonwebtoken::errors::Error> {
+pub(crate) fn issue(
+    settings: &TokenSettings,
+    key: &TokenKey,
+    principal: Principal,
+    session: SessionId,
+) -> Result<String, jsonwebtoken::errors::Error> {
     let now = seconds_now();
     let claims = Claims {
         iss: settings.issuer.clone(),
@@ -182,7 +203,10 @@ impl RefreshToken {
     pub(crate) fn new(session: SessionId) -> Result<Self, getrandom::Error> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(&mut bytes[..])?;
-        Ok(Self { session, secret: Zeroizing::new(URL_SAFE_NO_PAD.encode(&bytes[..])) })
+        Ok(Self {
+            session,
+            secret: Zeroizing::new(URL_SAFE_NO_PAD.encode(&bytes[..])),
+        })
     }
 
     /// What is recorded of it.
@@ -208,7 +232,14 @@ impl FromStr for RefreshToken {
         let (session, secret) = text.split_once('.').ok_or(TokenError::Invalid)?;
         let session = session.parse().map_err(|_| TokenError::Invalid)?;
         let fits = secret.len() == 43 && URL_SAFE_NO_PAD.decode(secret).is_ok();
-        if fits { Ok(Self { session, secret: Zeroizing::new(secret.to_owned()) }) } else { Err(TokenError::Invalid) }
+        if fits {
+            Ok(Self {
+                session,
+                secret: Zeroizing::new(secret.to_owned()),
+            })
+        } else {
+            Err(TokenError::Invalid)
+        }
     }
 }
 
@@ -229,11 +260,19 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let vault = KeyVault::open(dir.path()).expect("a vault");
         let settings = TokenSettings::default();
-        Shop { verifier: TokenVerifier::new(vault.clone(), &settings), vault, settings, _dir: dir }
+        Shop {
+            verifier: TokenVerifier::new(vault.clone(), &settings),
+            vault,
+            settings,
+            _dir: dir,
+        }
     }
 
     fn buyer() -> Principal {
-        Principal { account: AccountId::new(Uuid::from_u128(7)), role: Role::Buyer }
+        Principal {
+            account: AccountId::new(Uuid::from_u128(7)),
+            role: Role::Buyer,
+        }
     }
 
     fn issued(shop: &Shop) -> String {
@@ -288,8 +327,16 @@ mod tests {
             altered(&shop, |_| {}, |claims| claims["aud"] = json!("webhooks")),
             altered(&shop, |_| {}, |claims| claims["role"] = json!("OWNER")),
             altered(&shop, |_| {}, |claims| claims["sub"] = json!("me")),
-            altered(&shop, |_| {}, |claims| drop(claims.as_object_mut().and_then(|claims| claims.remove("exp")))),
-            altered(&shop, |_| {}, |claims| drop(claims.as_object_mut().and_then(|claims| claims.remove("aud")))),
+            altered(
+                &shop,
+                |_| {},
+                |claims| drop(claims.as_object_mut().and_then(|claims| claims.remove("exp"))),
+            ),
+            altered(
+                &shop,
+                |_| {},
+                |claims| drop(claims.as_object_mut().and_then(|claims| claims.remove("aud"))),
+            ),
         ];
         for token in forged {
             assert_eq!(shop.verifier.verify(&token), Err(TokenError::Invalid), "{token}");
@@ -327,7 +374,10 @@ mod tests {
         let (signed, signature) = token.rsplit_once('.').expect("a signature");
         let mut flipped = URL_SAFE_NO_PAD.decode(signature).expect("base64");
         flipped[0] ^= 1;
-        assert_eq!(shop.verifier.verify(&format!("{signed}.{}", URL_SAFE_NO_PAD.encode(flipped))), Err(TokenError::Invalid));
+        assert_eq!(
+            shop.verifier.verify(&format!("{signed}.{}", URL_SAFE_NO_PAD.encode(flipped))),
+            Err(TokenError::Invalid)
+        );
         for garbage in ["", ".", "..", "a.b.c", "한글", &"x".repeat(LONGEST_TOKEN + 1)] {
             assert_eq!(shop.verifier.verify(garbage), Err(TokenError::Invalid));
         }

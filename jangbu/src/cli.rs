@@ -107,17 +107,29 @@ struct RestoreArgs {
 /// Does what the command line asks, and says how it ended.
 pub fn main() -> ExitCode {
     let Cli { config, command } = Cli::parse();
-    match run(config, command) {
+    match run(config.as_ref(), command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(config: Option<PathBuf>, command: Command) -> Result<(), Failure> {
-    let flags = |data: DataArgs| Flags { config: config.clone(), data: data.data, ..Flags::default() };
+fn run(config: Option<&PathBuf>, command: Command) -> Result<(), Failure> {
+    let flags = |data: DataArgs| Flags {
+        config: config.cloned(),
+        data: data.data,
+        ..Flags::default()
+    };
     match command {
-        Command::Serve(ServeArgs { demo, role, listen, data }) => serve::run(&Settings::read(&Flags { demo, role, listen, ..flags(data) })?),
-        Command::Simulator(SimulatorArgs { listen, data }) => simulator::run(&Settings::read(&Flags { listen: Some(listen), ..flags(data) })?),
+        Command::Serve(ServeArgs { demo, role, listen, data }) => serve::run(&Settings::read(&Flags {
+            listen,
+            role,
+            demo,
+            ..flags(data)
+        })?),
+        Command::Simulator(SimulatorArgs { listen, data }) => simulator::run(&Settings::read(&Flags {
+            listen: Some(listen),
+            ..flags(data)
+        })?),
         Command::CheckConfig(data) => {
             let settings = Settings::read(&flags(data))?;
             print!("{}", settings.listing());
@@ -130,8 +142,6 @@ fn run(config: Option<PathBuf>, command: Command) -> Result<(), Failure> {
         }
         Command::Bench(arguments) => serve::on_runtime(async { Ok(bench::run(arguments).await?) }),
         Command::Backup(BackupArgs { to, data }) => copies::backup(&Settings::read(&flags(data))?, &to),
-        Command::Restore(RestoreArgs { from, data }) => {
-            copies::restore(&from, &Settings::read(&flags(DataArgs { data: Some(data) }))?)
-        }
+        Command::Restore(RestoreArgs { from, data }) => copies::restore(&from, &Settings::read(&flags(DataArgs { data: Some(data) }))?),
     }
 }

@@ -14,11 +14,18 @@ const KEYS: &str = "keys";
 pub(crate) fn backup(settings: &Settings, to: &Path) -> Result<(), Failure> {
     settings.check_supported()?;
     if is_occupied(to)? {
-        return Err(Failure::wrong(format_args!("{} is not empty; name a new or an empty directory for the backup", to.display())));
+        return Err(Failure::wrong(format_args!(
+            "{} is not empty; name a new or an empty directory for the backup",
+            to.display()
+        )));
     }
     SqliteStore::backup(&settings.data, &to.join(LOG))?;
     KeyVault::restore(&settings.keys_dir(), &to.join(KEYS))?;
-    eprintln!("the log is in {}, the keys are in {}: keep them apart", to.join(LOG).display(), to.join(KEYS).display());
+    eprintln!(
+        "the log is in {}, the keys are in {}: keep them apart",
+        to.join(LOG).display(),
+        to.join(KEYS).display()
+    );
     Ok(())
 }
 
@@ -28,7 +35,10 @@ pub(crate) fn restore(from: &Path, settings: &Settings) -> Result<(), Failure> {
     let (data, keys) = (&settings.data, settings.keys_dir());
     for place in [data, &keys] {
         if is_occupied(place)? {
-            return Err(Failure::wrong(format_args!("{} is not empty; restore into a new or an empty directory", place.display())));
+            return Err(Failure::wrong(format_args!(
+                "{} is not empty; restore into a new or an empty directory",
+                place.display()
+            )));
         }
     }
     KeyVault::restore(&from.join(KEYS), &keys)?;
@@ -37,7 +47,10 @@ pub(crate) fn restore(from: &Path, settings: &Settings) -> Result<(), Failure> {
         let _ = std::fs::remove_dir_all(&keys);
         return Err(error.into());
     }
-    eprintln!("{} holds the shop as it was; its views are filled anew when it is served", data.display());
+    eprintln!(
+        "{} holds the shop as it was; its views are filled anew when it is served",
+        data.display()
+    );
     Ok(())
 }
 

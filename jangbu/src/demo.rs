@@ -28,9 +28,24 @@ pub(crate) struct DemoAccount {
 
 /// The accounts: the first runs the shop, the second offers, the third orders.
 pub(crate) const ACCOUNTS: [DemoAccount; 3] = [ADMIN, SELLER, BUYER];
-const ADMIN: DemoAccount = DemoAccount { email: "admin@jangbu.dev", role: Role::Admin, does: "runs the shop", name: "관리자" };
-const SELLER: DemoAccount = DemoAccount { email: "seller@jangbu.dev", role: Role::Seller, does: "offers the products", name: "장부 카페" };
-const BUYER: DemoAccount = DemoAccount { email: "buyer@jangbu.dev", role: Role::Buyer, does: "orders, with a balance of 1,000,000 KRW", name: "김민지" };
+const ADMIN: DemoAccount = DemoAccount {
+    email: "admin@jangbu.dev",
+    role: Role::Admin,
+    does: "runs the shop",
+    name: "관리자",
+};
+const SELLER: DemoAccount = DemoAccount {
+    email: "seller@jangbu.dev",
+    role: Role::Seller,
+    does: "offers the products",
+    name: "장부 카페",
+};
+const BUYER: DemoAccount = DemoAccount {
+    email: "buyer@jangbu.dev",
+    role: Role::Buyer,
+    does: "orders, with a balance of 1,000,000 KRW",
+    name: "김민지",
+};
 
 impl DemoAccount {
     fn id(self) -> AccountId {
@@ -45,8 +60,8 @@ pub(crate) struct DemoProduct {
     pub(crate) name: &'static str,
     pub(crate) price: i64,
     pub(crate) stock: Stock,
+    pub(crate) description: &'static str,
     sku: &'static str,
-    description: &'static str,
 }
 
 /// The products.
@@ -103,7 +118,8 @@ pub(crate) const PRODUCTS: [DemoProduct; 6] = [
 
 /// Makes what there is not yet.
 pub(crate) async fn load(api: &Api, engine: &Engine) -> Result<(), Failure> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| Failure::failed(format_args!("the demo shop cannot be loaded: {what}: {error}"));
+    let failed =
+        |what: &str, error: &dyn std::fmt::Display| Failure::failed(format_args!("the demo shop cannot be loaded: {what}: {error}"));
     let mut seller = SELLER.id();
     for account in ACCOUNTS {
         let id = ensure_account(api, account.id(), account.email, PASSWORD, account.name, account.role).await;
@@ -122,7 +138,14 @@ pub(crate) async fn load(api: &Api, engine: &Engine) -> Result<(), Failure> {
 }
 
 fn request(command: Command) -> Request {
-    Request::new(command, Cause { actor: Actor::System, correlation: Uuid::now_v7(), traceparent: None })
+    Request::new(
+        command,
+        Cause {
+            actor: Actor::System,
+            correlation: Uuid::now_v7(),
+            traceparent: None,
+        },
+    )
 }
 
 /// Fills a wallet that nothing has happened to but its opening. Two records guard it: the wallet's version, for ever, and the request's
@@ -136,7 +159,11 @@ async fn deposit(engine: &Engine, account: AccountId) -> Result<(), String> {
     let mark = Uuid::new_v5(&NAMESPACE, b"deposit").into_bytes();
     let amount = Money::new(BALANCE, Currency::KRW);
     let request = Request {
-        idempotency: Some(Idempotency { key: "demo-balance".to_owned(), record: RecordKey(mark), fingerprint: mark }),
+        idempotency: Some(Idempotency {
+            key: "demo-balance".to_owned(),
+            record: RecordKey(mark),
+            fingerprint: mark,
+        }),
         ..request(Command::Wallet(account, WalletCommand::Deposit { amount }))
     };
     done(engine, request).await

@@ -17,12 +17,18 @@ pub(crate) struct Failure {
 impl Failure {
     /// What was asked cannot be done as it was asked: a setting, a flag or a directory has to change first.
     pub(crate) fn wrong(line: impl fmt::Display) -> Self {
-        Self { line: one_line(&line), code: 2 }
+        Self {
+            line: one_line(&line),
+            code: 2,
+        }
     }
 
     /// Something went wrong while it was done.
     pub(crate) fn failed(line: impl fmt::Display) -> Self {
-        Self { line: one_line(&line), code: 1 }
+        Self {
+            line: one_line(&line),
+            code: 1,
+        }
     }
 
     /// Says so on standard error.
@@ -40,7 +46,11 @@ impl Failure {
 
 fn one_line(text: &impl fmt::Display) -> String {
     let text = text.to_string();
-    text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    text.split(['\n', '\r'])
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 impl From<anyhow::Error> for Failure {

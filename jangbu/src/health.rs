@@ -43,7 +43,11 @@ pub(crate) struct Health {
 impl Health {
     /// Why the process should be replaced.
     fn dead(&self) -> Option<String> {
-        self.engine.ended().borrow().clone().map(|reason| format!("the engine has ended: {reason}"))
+        self.engine
+            .ended()
+            .borrow()
+            .clone()
+            .map(|reason| format!("the engine has ended: {reason}"))
     }
 
     /// Why the shop should not be sent requests now.
@@ -62,7 +66,13 @@ impl Health {
 
     fn behind(&self) -> u64 {
         let progress = self.progress.borrow();
-        let head = progress.shards.iter().map(|shard| shard.head).max().unwrap_or(0).max(self.head_at_start);
+        let head = progress
+            .shards
+            .iter()
+            .map(|shard| shard.head)
+            .max()
+            .unwrap_or(0)
+            .max(self.head_at_start);
         head.saturating_sub(progress.position(SHARD))
     }
 }
@@ -87,7 +97,12 @@ fn told(good: &str, reason: Option<String>) -> Response {
     let no_store = [(header::CACHE_CONTROL, "no-store")];
     match reason {
         None => (no_store, Json(json!({"status": good}))).into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, no_store, Json(json!({"status": format!("not {good}"), "reason": reason}))).into_response(),
+        Some(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            no_store,
+            Json(json!({"status": format!("not {good}"), "reason": reason})),
+        )
+            .into_response(),
     }
 }
 
@@ -95,20 +110,32 @@ async fn figures(State(health): State<Health>) -> impl IntoResponse {
     let mut text = health.figures.render();
     for (name, help, value) in [
         ("jangbu_http_connections", "Open connections.", health.traffic.connections()),
-        ("jangbu_http_requests_in_flight", "Requests without an answer.", health.traffic.in_flight()),
+        (
+            "jangbu_http_requests_in_flight",
+            "Requests without an answer.",
+            health.traffic.in_flight(),
+        ),
     ] {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
     }
     text.push_str(&telemetry::process_figures());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"), (header::CACHE_CONTROL, "no-store")], text)
+    (
+        [
+            (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"),
+            (header::CACHE_CONTROL, "no-store"),
+        ],
+        text,
+    )
 }
 
 /// `jangbu healthcheck`: asks the shop whether it is ready.
 pub(crate) fn check(settings: &Settings, listen_given: bool) -> Result<(), Failure> {
     // A shop on a port that the system chose wrote it down.
     let written = std::fs::read_to_string(settings.data.join(serve::ADDRESS)).ok();
-    let address = written.filter(|_| !listen_given).map_or_else(|| settings.listen.clone(), |written| written.trim().to_owned());
+    let address = written
+        .filter(|_| !listen_given)
+        .map_or_else(|| settings.listen.clone(), |written| written.trim().to_owned());
     serve::on_runtime(async {
         let asked = tokio::time::timeout(PATIENCE, ask(&address)).await;
         let answered = asked.map_err(|_| Failure::failed(format_args!("the shop on {address} does not answer")))?;
@@ -123,13 +150,22 @@ pub(crate) fn check(settings: &Settings, listen_given: bool) -> Result<(), Failu
 const PATIENCE: Duration = Duration::from_secs(5);
 
 async fn ask(address: &str) -> anyhow::Result<(StatusCode, String)> {
-    let resolved = tokio::net::lookup_host(address).await?.next().ok_or_else(|| anyhow::anyhow!("the name has no address"))?;
+    let resolved = tokio::net::lookup_host(address)
+        .await?
+        .next()
+        .ok_or_else(|| anyhow::anyhow!("the name has no address"))?;
     let stream = TcpStream::connect(serve::loopback(resolved)).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = http::Request::get("/readyz").header(header::HOST, address).body(Empty::<Bytes>::new())?;
+    let request = http::Request::get("/readyz")
+        .header(header::HOST, address)
+        .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), 4_096).collect().await.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
+    let body = Limited::new(response.into_body(), 4_096)
+        .collect()
+        .await
+        .map_err(|error| anyhow::anyhow!("{error}"))?
+        .to_bytes();
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }

@@ -5,23 +5,31 @@
 
 use std::{
     convert::Infallible,
+    future::Future as _,
     io,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{Router, body::Body, extract::ConnectInfo, response::IntoResponse as _};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    time::Sleep,
 };
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
@@ -33,7 +41,7 @@ const CONNECTIONS: u64 = 8_192;
 /// Files that are kept for the log, the views, the keys and the calls of the provider.
 const OTHER_FILES: u64 = 512;
 
-/// Whoever has not sent a request's headers by then, or nothing at all, loses the connection.
+/// Whoever has not sent a request's headers by then, or its body, or nothing at all, is not waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const LARGEST_HEADERS: usize = 64 * 1024;
@@ -143,7 +151,10 @@ impl Server {
         self.end.send_replace(true);
         self.tasks.close();
         if tokio::time::timeout(FAREWELL, self.tasks.wait()).await.is_err() {
-            tracing::debug!(connections = self.traffic.connections(), "connections are closed before their answers left");
+            tracing::debug!(
+                connections = self.traffic.connections(),
+                "connections are closed before their answers left"
+            );
         }
     }
 }
@@ -152,8 +163,15 @@ impl Server {
 fn most_connections() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let files = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let files = if setrlimit(Resource::Nofile, raised).is_ok() {
+        limit.maximum
+    } else {
+        limit.current
+    };
     let connections = files.map_or(CONNECTIONS, |files| files.saturating_sub(OTHER_FILES).clamp(64, CONNECTIONS));
     usize::try_from(connections).unwrap_or(1_024)
 }
@@ -191,7 +209,10 @@ async fn end_of(ended: &mut watch::Receiver<bool>) {
 }
 
 fn is_the_clients(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
 }
 
 async fn serve(
@@ -214,7 +235,11 @@ async fn serve(
         service_fn(move |request| answer(request, peer, router.clone(), Arc::clone(&traffic)))
     };
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(LARGEST_HEADERS).max_headers(MOST_HEADERS);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(LARGEST_HEADERS)
+        .max_headers(MOST_HEADERS);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), answers).with_upgrades());
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -230,12 +255,66 @@ async fn serve(
     traffic.connections.fetch_sub(1, Ordering::Relaxed);
 }
 
-async fn answer(mut request: Request<Incoming>, peer: SocketAddr, mut router: Router, traffic: Arc<Traffic>) -> Result<Response<Body>, Infallible> {
+/// A request's body that has to arrive in time: whoever sends it slowly would hold a place for nothing.
+struct Hurried<B> {
+    body: B,
+    patience: Duration,
+    /// Set when the body is waited for first.
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Hurried<B> {
+    fn new(body: B, patience: Duration) -> Self {
+        Self {
+            body,
+            patience,
+            until: None,
+        }
+    }
+}
+
+impl<B> hyper::body::Body for Hurried<B>
+where
+    B: hyper::body::Body + Unpin,
+    B::Error: Into<axum::BoxError>,
+{
+    type Data = B::Data;
+    type Error = axum::BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, axum::BoxError>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let patience = this.patience;
+        let until = this.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        until
+            .as_mut()
+            .poll(context)
+            .map(|()| Some(Err("the body did not arrive in time".into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+async fn answer(
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    mut router: Router,
+    traffic: Arc<Traffic>,
+) -> Result<Response<Body>, Infallible> {
     request.extensions_mut().insert(ConnectInfo(peer));
     tracing::debug!(method = %request.method(), path = request.uri().path(), "a request");
     if is_always_answered(request.uri().path()) {
         return router.call(request).await;
     }
+    let request = request.map(|body| Hurried::new(body, PATIENCE));
     // Counted before the phase is looked at: whoever stops the shop sets the phase and then waits for the count.
     let answering = Answering::begin(&traffic);
     let phase = traffic.phase();
@@ -280,4 +359,40 @@ fn come_back(phase: Phase, headers: &HeaderMap) -> Response<Body> {
         (header::CONNECTION, "close"),
     ];
     (StatusCode::SERVICE_UNAVAILABLE, headers, body.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+
+    use super::*;
+
+    /// A body whose sender has fallen asleep.
+    struct Asleep;
+
+    impl hyper::body::Body for Asleep {
+        type Data = bytes::Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<bytes::Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_arrive_is_given_up() {
+        let whole = Hurried::new(Full::new(bytes::Bytes::from_static(b"all of it")), Duration::from_millis(5));
+        assert_eq!(whole.collect().await.expect("it is there").to_bytes(), "all of it");
+        assert!(Hurried::new(Asleep, Duration::from_millis(5)).collect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_stops_the_shop_waits_for_the_answers_that_are_under_way() {
+        let traffic = Arc::new(Traffic::default());
+        assert_eq!(traffic.finish(Duration::ZERO).await, 0);
+        let answering = Answering::begin(&traffic);
+        assert_eq!(traffic.finish(Duration::from_millis(5)).await, 1);
+        let (left, ()) = tokio::join!(traffic.finish(Duration::from_mins(1)), async { drop(answering) });
+        assert_eq!(left, 0);
+    }
 }

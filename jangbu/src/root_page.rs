@@ -16,10 +16,12 @@ const PAGE: &str = include_str!("../assets/root.html");
 const DEMO: &str = include_str!("../assets/demo.html");
 
 /// The page loads nothing and runs nothing.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const GRAPHIQL: &str = r#"<li><a href="/graphiql">GraphQL explorer</a><p>Questions: orders, products, stock, payments, balances. They are sent to <code>/graphql</code>.</p></li>"#;
-const GRAPHQL: &str = "<li><strong>GraphQL</strong><p>Questions: orders, products, stock, payments, balances. Send them to <code>/graphql</code>.</p></li>";
+const GRAPHIQL: &str = r#"<li><a href="/graphiql">GraphQL explorer</a><p>GraphQL, the questions: orders, products, stock, payments, balances. They are sent to <code>/graphql</code>.</p></li>"#;
+const GRAPHQL: &str =
+    "<li><strong>GraphQL</strong><p>Questions: orders, products, stock, payments, balances. Send them to <code>/graphql</code>.</p></li>";
 const SIMULATOR: &str = r#"<li><a href="/simulator/v1/ledger">Payment simulator</a><p>The simulated provider's own ledger of charges and cancellations.</p></li>"#;
 
 /// The page, with the addresses as its reader reached it.
@@ -77,8 +79,8 @@ fn demo_section() -> String {
         let price = grouped(product.price.unsigned_abs());
         let _ = writeln!(
             products,
-            r#"<tr><td>{}</td><td><code>{}</code></td><td class="n">{price} KRW</td><td class="n">{stock}</td></tr>"#,
-            product.name, product.id
+            r#"<tr><td>{} <small>{}</small></td><td><code>{}</code></td><td class="n">{price} KRW</td><td class="n">{stock}</td></tr>"#,
+            product.name, product.description, product.id
         );
     }
     DEMO.replace("{{ACCOUNTS}}", &accounts)
@@ -92,7 +94,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -110,7 +112,9 @@ mod tests {
     fn only_the_demo_lists_accounts() {
         let (shop, demonstration) = (page(false, true), page(true, true));
         assert!(!shop.contains("@jangbu.dev") && !shop.contains(demo::PASSWORD) && !shop.contains("/graphiql"));
-        assert!(demonstration.contains("buyer@jangbu.dev") && demonstration.contains(demo::PASSWORD) && demonstration.contains("/graphiql"));
+        assert!(
+            demonstration.contains("buyer@jangbu.dev") && demonstration.contains(demo::PASSWORD) && demonstration.contains("/graphiql")
+        );
         for text in [shop, demonstration] {
             let left = text.replace("{{BASE}}", "");
             assert!(!left.contains("{{"), "a place is left open");

@@ -90,8 +90,12 @@ pub(crate) fn on_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> R
 /// Listens, with a clear word when that cannot be.
 pub(crate) async fn bind(listen: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(listen).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => Failure::failed(format_args!("{listen} is in use by another process; stop that one, or choose another address with --listen")),
-        _ => Failure::failed(format_args!("{listen} cannot be listened on: {error}; choose another address with --listen")),
+        std::io::ErrorKind::AddrInUse => Failure::failed(format_args!(
+            "{listen} is in use by another process; stop that one, or choose another address with --listen"
+        )),
+        _ => Failure::failed(format_args!(
+            "{listen} cannot be listened on: {error}; choose another address with --listen"
+        )),
     })
 }
 
@@ -105,7 +109,10 @@ impl Signals {
     /// From now on they do not end the process by themselves.
     pub(crate) fn listen() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::failed(format_args!("signals cannot be listened to: {error}")));
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for the next.
@@ -145,9 +152,20 @@ impl Files {
         let head = store.reader()?.head(SHARD)?.map_or(0, |head| head.position);
         let keys = settings.keys_dir();
         // New keys for an old log would make everything in it unreadable without a word.
-        let vault = if head == 0 { KeyVault::open(&keys)? } else { KeyVault::open_existing(&keys)? };
+        let vault = if head == 0 {
+            KeyVault::open(&keys)?
+        } else {
+            KeyVault::open_existing(&keys)?
+        };
         let (views_writer, views) = SqliteViews::open(data)?;
-        Ok(Self { store, head, vault, views, views_writer, instance: instance(data)? })
+        Ok(Self {
+            store,
+            head,
+            vault,
+            views,
+            views_writer,
+            instance: instance(data)?,
+        })
     }
 }
 
@@ -166,20 +184,29 @@ fn refuse_foreign(data: &Path) -> Result<(), Failure> {
         if name.starts_with("log.db") && name != "log.db.new" {
             return Ok(());
         }
-        let harmless = name == "lock" || name == "log.db.new" || name == "lost+found" || name.starts_with('.') || name.starts_with("simulator.");
+        let harmless =
+            name == "lock" || name == "log.db.new" || name == "lost+found" || name.starts_with('.') || name.starts_with("simulator.");
         if !harmless {
             other = Some(name.into_owned());
         }
     }
     other.map_or(Ok(()), |name| {
-        Err(Failure::wrong(format_args!("{} holds {name} but no log.db, so it is no data directory; name another one, or an empty one", data.display())))
+        Err(Failure::wrong(format_args!(
+            "{} holds {name} but no log.db, so it is no data directory; name another one, or an empty one",
+            data.display()
+        )))
     })
 }
 
 fn instance(data: &Path) -> Result<Uuid, Failure> {
     let path = data.join(INSTANCE);
     match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().map_err(|_| Failure::wrong(format_args!("{} is damaged; delete it, and start again after ten seconds", path.display()))),
+        Ok(text) => text.trim().parse().map_err(|_| {
+            Failure::wrong(format_args!(
+                "{} is damaged; delete it, and start again after ten seconds",
+                path.display()
+            ))
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let instance = Uuid::new_v4();
             publish(&path, &instance.to_string())?;
@@ -200,8 +227,16 @@ fn gateway(settings: &Settings, own: SocketAddr) -> Result<(TossGateway, Option<
         (None, Some(_)) => format!("http://{}/simulator", loopback(own)),
         (None, None) => TOSS.to_owned(),
     };
-    let secret_key = settings.toss_secret_key.clone().unwrap_or_else(|| SecretString::from(SIMULATOR_KEY));
-    let gateway = TossGateway::new(TossSettings { url, secret_key, timeout: settings.payment_timeout }).map_err(Failure::wrong)?;
+    let secret_key = settings
+        .toss_secret_key
+        .clone()
+        .unwrap_or_else(|| SecretString::from(SIMULATOR_KEY));
+    let gateway = TossGateway::new(TossSettings {
+        url,
+        secret_key,
+        timeout: settings.payment_timeout,
+    })
+    .map_err(Failure::wrong)?;
     Ok((gateway, simulator))
 }
 
@@ -276,7 +311,14 @@ async fn load(settings: &Settings, api: &Api, engine: &Engine) -> Result<(), Fai
 impl Shop {
     async fn start(settings: &Settings, listener: TcpListener, address: SocketAddr) -> Result<Self, Failure> {
         let figures = telemetry::start_counting()?;
-        let Files { store, head, vault, views, views_writer, instance } = Files::open(settings)?;
+        let Files {
+            store,
+            head,
+            vault,
+            views,
+            views_writer,
+            instance,
+        } = Files::open(settings)?;
         let (gateway, simulator) = gateway(settings, address)?;
         let runner = Runner::start(Arc::clone(&store), Box::new(views_writer), RunnerSettings::default());
         let runner = runner.map_err(|error| Failure::failed(format_args!("the views' thread cannot be started: {error}")))?;
@@ -287,9 +329,18 @@ impl Shop {
             payment_deadline: settings.payment_deadline,
         };
         let core = CoreSettings::new(processes, settings.time_zone.clone(), command_api::represent);
-        let engine_settings = EngineSettings { payment_timeout: settings.payment_timeout, ..EngineSettings::new(core, instance) };
+        let engine_settings = EngineSettings {
+            payment_timeout: settings.payment_timeout,
+            ..EngineSettings::new(core, instance)
+        };
         let offer = move |events: &Arc<[Recorded]>| tail.offer(Arc::clone(events));
-        let running = Engine::start(&store, Arc::new(gateway), engine_settings, vec![Box::new(offer)], tokio::runtime::Handle::current())?;
+        let running = Engine::start(
+            &store,
+            Arc::new(gateway),
+            engine_settings,
+            vec![Box::new(offer)],
+            tokio::runtime::Handle::current(),
+        )?;
 
         let engine = running.engine();
         let api = Api::new(
@@ -303,7 +354,13 @@ impl Shop {
             },
         );
         let traffic = Arc::new(Traffic::default());
-        let health = Health { engine: engine.clone(), progress: runner.progress(), head_at_start: head, traffic: Arc::clone(&traffic), figures: figures.clone() };
+        let health = Health {
+            engine: engine.clone(),
+            progress: runner.progress(),
+            head_at_start: head,
+            traffic: Arc::clone(&traffic),
+            figures: figures.clone(),
+        };
         let query_api = QueryApi {
             views,
             progress: runner.progress(),
@@ -332,7 +389,11 @@ impl Shop {
             }
             None => router = router.merge(health::figures_router(health)),
         }
-        servers.push(Server::start(listener, router.fallback(command_api::unknown_path), Arc::clone(&traffic)));
+        servers.push(Server::start(
+            listener,
+            router.fallback(command_api::unknown_path),
+            Arc::clone(&traffic),
+        ));
         tokio::spawn(async move {
             // Without it the figures of each second would be kept until somebody asks for them.
             let mut every = tokio::time::interval(Duration::from_secs(5));
@@ -341,12 +402,26 @@ impl Shop {
                 figures.run_upkeep();
             }
         });
-        Ok(Self { running, runner, store, traffic, servers, api })
+        Ok(Self {
+            running,
+            runner,
+            store,
+            traffic,
+            servers,
+            api,
+        })
     }
 
     /// Takes nothing more, finishes what is begun, and ends: requests, then the engine, then the views, then the connections.
     async fn stop(self) -> Result<(), Failure> {
-        let Self { running, runner, store, traffic, servers, api } = self;
+        let Self {
+            running,
+            runner,
+            store,
+            traffic,
+            servers,
+            api,
+        } = self;
         traffic.enter(Phase::Stopping);
         let unanswered = traffic.finish(FINISH_REQUESTS).await;
         if unanswered > 0 {
@@ -356,7 +431,11 @@ impl Shop {
         match tokio::time::timeout(FINISH_ENGINE, stopped).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(Failure::failed("the engine panicked while it stopped")),
-            Err(_) => return Err(at_once(&Failure::failed("the engine did not stop in time; it takes up what it left at the next start"))),
+            Err(_) => {
+                return Err(at_once(&Failure::failed(
+                    "the engine did not stop in time; it takes up what it left at the next start",
+                )));
+            }
         }
         let head = store.reader()?.head(SHARD)?.map_or(0, |head| head.position);
         let mut progress = runner.progress();

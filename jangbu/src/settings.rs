@@ -26,7 +26,7 @@ const TESTS: &str = "JANGBU_TEST_";
 const FILE: &str = "jangbu.toml";
 
 /// No duration is longer: what comes after ten years is a mistake.
-const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+const LONGEST: Duration = Duration::from_hours(10 * 366 * 24);
 
 /// One setting: its name in the file, its default (none when empty), and whether it must not be shown.
 struct Known {
@@ -36,11 +36,19 @@ struct Known {
 }
 
 const fn open(name: &'static str, default: &'static str) -> Known {
-    Known { name, default, secret: false }
+    Known {
+        name,
+        default,
+        secret: false,
+    }
 }
 
 const fn secret(name: &'static str) -> Known {
-    Known { name, default: "", secret: true }
+    Known {
+        name,
+        default: "",
+        secret: true,
+    }
 }
 
 /// Every setting there is.
@@ -50,8 +58,16 @@ const KNOWN: &[Known] = &[
     open("role", "all"),
     open("demo", "false"),
     open("behind_proxy", "false"),
-    Known { name: "store", default: "sqlite", secret: true },
-    Known { name: "views", default: "sqlite", secret: true },
+    Known {
+        name: "store",
+        default: "sqlite",
+        secret: true,
+    },
+    Known {
+        name: "views",
+        default: "sqlite",
+        secret: true,
+    },
     secret("keys"),
     open("shards", "1"),
     open("kafka", ""),
@@ -228,7 +244,12 @@ impl Settings {
         // The same mistake is told first, whatever the order of the environment.
         environment.sort();
         let mut written = Written::default();
-        let named = flags.config.clone().or_else(|| environment.iter().find(|(name, _)| name == "JANGBU_CONFIG").map(|(_, value)| value.into()));
+        let named = flags.config.clone().or_else(|| {
+            environment
+                .iter()
+                .find(|(name, _)| name == "JANGBU_CONFIG")
+                .map(|(_, value)| value.into())
+        });
         written.add_file(named.as_deref().unwrap_or(file), named.is_some())?;
         written.add_environment(&environment)?;
         written.add_flags(flags)?;
@@ -237,7 +258,13 @@ impl Settings {
 
     /// Each setting with its value and where it came from; secrets are not shown.
     pub(crate) fn listing(&self) -> String {
-        let width = self.shown.iter().map(|shown| shown.name.len() + shown.value.chars().count()).max().unwrap_or(0) + 1;
+        let width = self
+            .shown
+            .iter()
+            .map(|shown| shown.name.len() + shown.value.chars().count())
+            .max()
+            .unwrap_or(0)
+            + 1;
         let line = |Shown { name, value, origin }: &Shown| format!("{:<width$}  # {origin}\n", format!("{name}={value}"));
         self.shown.iter().map(line).collect()
     }
@@ -246,7 +273,10 @@ impl Settings {
     pub(crate) fn check_supported(&self) -> Result<(), Failure> {
         let cannot = |setting: &str, instead: &str| Err(Failure::wrong(format_args!("this version does not support {setting}; {instead}")));
         if self.role != Role::All {
-            return cannot("other roles than all", "run `jangbu serve` without --role: one process is the whole shop");
+            return cannot(
+                "other roles than all",
+                "run `jangbu serve` without --role: one process is the whole shop",
+            );
         }
         if self.store == Place::Server {
             return cannot("a log on a server (JANGBU_STORE)", "set JANGBU_STORE=sqlite");
@@ -273,14 +303,18 @@ impl Settings {
             return Err(Failure::wrong("JANGBU_GATEWAY=toss needs JANGBU_TOSS__SECRET_KEY"));
         }
         if self.demo && self.currency != Currency::KRW {
-            return Err(Failure::wrong("the demo shop sells in KRW; leave JANGBU_CURRENCY at KRW with --demo"));
+            return Err(Failure::wrong(
+                "the demo shop sells in KRW; leave JANGBU_CURRENCY at KRW with --demo",
+            ));
         }
         Ok(())
     }
 
     /// The directory of the keys.
     pub(crate) fn keys_dir(&self) -> PathBuf {
-        self.keys.as_ref().map_or_else(|| self.data.join("keys"), |keys| keys.expose_secret().into())
+        self.keys
+            .as_ref()
+            .map_or_else(|| self.data.join("keys"), |keys| keys.expose_secret().into())
     }
 }
 
@@ -289,12 +323,23 @@ impl Written {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(()),
-            Err(error) => return Err(Failure::wrong(format_args!("the settings file {} cannot be read: {error}", path.display()))),
+            Err(error) => {
+                return Err(Failure::wrong(format_args!(
+                    "the settings file {} cannot be read: {error}",
+                    path.display()
+                )));
+            }
         };
         // The parser's own message quotes the line, which may hold a password.
         let table: toml::Table = toml::from_str(&text).map_err(|error: toml::de::Error| {
-            let line = error.span().map_or(0, |span| text.get(..span.start).map_or(0, |before| before.matches('\n').count() + 1));
-            Failure::wrong(format_args!("the settings file {} is not TOML: line {line}: {}", path.display(), error.message()))
+            let line = error.span().map_or(0, |span| {
+                text.get(..span.start).map_or(0, |before| before.matches('\n').count() + 1)
+            });
+            Failure::wrong(format_args!(
+                "the settings file {} is not TOML: line {line}: {}",
+                path.display(),
+                error.message()
+            ))
         })?;
         self.add_table("", &table, path)
     }
@@ -311,11 +356,19 @@ impl Written {
                 toml::Value::Integer(number) => number.to_string(),
                 toml::Value::Boolean(yes) => yes.to_string(),
                 toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) => {
-                    return Err(Failure::wrong(format_args!("the setting {name} in {} must be a string, a whole number or true or false", path.display())));
+                    return Err(Failure::wrong(format_args!(
+                        "the setting {name} in {} must be a string, a whole number or true or false",
+                        path.display()
+                    )));
                 }
             };
             let known = KNOWN.iter().find(|known| known.name == name);
-            let known = known.ok_or_else(|| Failure::wrong(format_args!("there is no setting {name}, but {} has it; .env.example lists all", path.display())))?;
+            let known = known.ok_or_else(|| {
+                Failure::wrong(format_args!(
+                    "there is no setting {name}, but {} has it; .env.example lists all",
+                    path.display()
+                ))
+            })?;
             self.put(known.name, text, Origin::File(path.to_owned()));
         }
         Ok(())
@@ -328,8 +381,14 @@ impl Written {
                 continue;
             }
             let known = KNOWN.iter().find(|known| in_environment(known.name) == name);
-            let known = known.ok_or_else(|| Failure::wrong(format_args!("there is no setting {name}, but the environment has it; .env.example lists all")))?;
-            let value = value.to_str().ok_or_else(|| Failure::wrong(format_args!("the setting {name} in the environment is not UTF-8")))?;
+            let known = known.ok_or_else(|| {
+                Failure::wrong(format_args!(
+                    "there is no setting {name}, but the environment has it; .env.example lists all"
+                ))
+            })?;
+            let value = value
+                .to_str()
+                .ok_or_else(|| Failure::wrong(format_args!("the setting {name} in the environment is not UTF-8")))?;
             self.put(known.name, value.to_owned(), Origin::Environment);
         }
         Ok(())
@@ -370,7 +429,11 @@ impl Written {
         let admin = match (email, password) {
             (Some(email), Some(password)) => Some(Admin { email, password }),
             (None, None) => None,
-            _ => return Err(Failure::wrong("JANGBU_ADMIN__EMAIL and JANGBU_ADMIN__PASSWORD are set together or not at all")),
+            _ => {
+                return Err(Failure::wrong(
+                    "JANGBU_ADMIN__EMAIL and JANGBU_ADMIN__PASSWORD are set together or not at all",
+                ));
+            }
         };
         // Whether shipments proceed by themselves, and when, is checked here and used by the fulfilment.
         self.required("fulfilment.enabled", yes_or_no)?;
@@ -392,13 +455,22 @@ impl Written {
                 Ok(shards @ 1..=1_024) => Ok(shards),
                 _ => Err("write a whole number from 1 to 1024".to_owned()),
             })?,
-            kafka: self.optional("kafka", |text| text.split(',').try_for_each(|broker| host_and_port(broker).map(drop)).map(|()| text.to_owned()))?,
-            redis: self.optional("redis", |text| match text.starts_with("redis://") || text.starts_with("rediss://") {
-                true => Ok(SecretString::from(text)),
-                false => Err("write redis://...".to_owned()),
+            kafka: self.optional("kafka", |text| {
+                text.split(',')
+                    .try_for_each(|broker| host_and_port(broker).map(drop))
+                    .map(|()| text.to_owned())
+            })?,
+            redis: self.optional("redis", |text| {
+                if text.starts_with("redis://") || text.starts_with("rediss://") {
+                    Ok(SecretString::from(text))
+                } else {
+                    Err("write redis://...".to_owned())
+                }
             })?,
             currency: self.required("currency", |text| text.parse::<Currency>().map_err(|error| error.to_string()))?,
-            time_zone: self.required("time_zone", |text| jiff::tz::TimeZone::get(text).map_err(|_| "write an IANA name, as Asia/Seoul".to_owned()))?,
+            time_zone: self.required("time_zone", |text| {
+                jiff::tz::TimeZone::get(text).map_err(|_| "write an IANA name, as Asia/Seoul".to_owned())
+            })?,
             admin,
             reservation_ttl: self.required("reservation.ttl", duration)?,
             payment_deadline: self.required("payment.deadline", duration)?,
@@ -420,7 +492,10 @@ impl Written {
                 "json" => Ok(LogFormat::Json),
                 _ => Err("write auto, text or json".to_owned()),
             })?,
-            metrics_listen: self.optional("metrics.listen", |text| text.parse().map_err(|_| "write an address and a port, as 127.0.0.1:9100".to_owned()))?,
+            metrics_listen: self.optional("metrics.listen", |text| {
+                text.parse()
+                    .map_err(|_| "write an address and a port, as 127.0.0.1:9100".to_owned())
+            })?,
             otlp: self.optional("otlp", http_url)?,
             shown: self.shown(),
         })
@@ -428,9 +503,16 @@ impl Written {
 
     fn shown(&self) -> Vec<Shown> {
         let shown = |known: &Known| {
-            let (value, origin) = self.0.get(known.name).map_or((known.default, &Origin::Default), |(value, origin)| (value, origin));
+            let (value, origin) = self
+                .0
+                .get(known.name)
+                .map_or((known.default, &Origin::Default), |(value, origin)| (value, origin));
             let value = if known.secret && value != known.default { "(set)" } else { value };
-            Shown { name: in_environment(known.name), value: value.to_owned(), origin: origin.clone() }
+            Shown {
+                name: in_environment(known.name),
+                value: value.to_owned(),
+                origin: origin.clone(),
+            }
         };
         KNOWN.iter().map(shown).collect()
     }
@@ -438,7 +520,10 @@ impl Written {
     /// A setting that has a default.
     fn required<T>(&self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, Failure> {
         let default = KNOWN.iter().find(|known| known.name == name).map_or("", |known| known.default);
-        let (value, origin) = self.0.get(name).map_or((default, &Origin::Default), |(value, origin)| (value, origin));
+        let (value, origin) = self
+            .0
+            .get(name)
+            .map_or((default, &Origin::Default), |(value, origin)| (value, origin));
         parse(value).map_err(|reason| bad(name, value, origin, &reason))
     }
 
@@ -452,7 +537,10 @@ impl Written {
 fn bad(name: &str, value: &str, origin: &Origin, reason: &str) -> Failure {
     let secret = KNOWN.iter().any(|known| known.name == name && known.secret);
     let value = if secret { String::new() } else { format!("={value}") };
-    Failure::wrong(format_args!("the setting {}{value} (from {origin}) is not right: {reason}", in_environment(name)))
+    Failure::wrong(format_args!(
+        "the setting {}{value} (from {origin}) is not right: {reason}",
+        in_environment(name)
+    ))
 }
 
 /// The name in the environment: `payment.timeout` is `JANGBU_PAYMENT__TIMEOUT`.
@@ -461,7 +549,8 @@ fn in_environment(name: &str) -> String {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}; write a number with a unit, as 500ms, 5s, 10m, 2h or 7d"))?;
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write a number with a unit, as 500ms, 5s, 10m, 2h or 7d"))?;
     if duration.is_zero() || duration > LONGEST {
         return Err("a duration is longer than nothing and at most ten years".to_owned());
     }
@@ -492,13 +581,19 @@ fn host_and_port(text: &str) -> Result<String, String> {
         let plain = !host.is_empty() && !host.contains([':', '/', '@', ' ']);
         (bracketed || plain) && port.parse::<u16>().is_ok()
     });
-    if fits { Ok(text.to_owned()) } else { Err("write a host and a port, as 127.0.0.1:8080".to_owned()) }
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("write a host and a port, as 127.0.0.1:8080".to_owned())
+    }
 }
 
 fn http_url(text: &str) -> Result<String, String> {
     let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     match host {
-        Some(host) if !host.is_empty() && !host.starts_with('/') && !text.contains(|c: char| c.is_whitespace() || c == '@') => Ok(text.to_owned()),
+        Some(host) if !host.is_empty() && !host.starts_with('/') && !text.contains(|c: char| c.is_whitespace() || c == '@') => {
+            Ok(text.to_owned())
+        }
         _ => Err("write http://... or https://..., without a user".to_owned()),
     }
 }
@@ -511,11 +606,23 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("jangbu.toml");
         std::fs::write(&path, file).expect("a file");
-        Settings::from(flags, environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))), &path)
+        Settings::from(
+            flags,
+            environment
+                .iter()
+                .map(|(name, value)| (OsString::from(name), OsString::from(value))),
+            &path,
+        )
     }
 
     fn from_environment(environment: &[(&str, &str)]) -> Result<Settings, Failure> {
-        Settings::from(&Flags::default(), environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))), Path::new("/nonexistent/jangbu.toml"))
+        Settings::from(
+            &Flags::default(),
+            environment
+                .iter()
+                .map(|(name, value)| (OsString::from(name), OsString::from(value))),
+            Path::new("/nonexistent/jangbu.toml"),
+        )
     }
 
     #[test]
@@ -532,8 +639,15 @@ mod tests {
     #[test]
     fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         let file = "listen = \"127.0.0.1:1\"\ndata = \"/from/file\"\nshards = 2\n[payment]\ntimeout = \"1s\"\ndeadline = \"2m\"\n";
-        let environment = [("JANGBU_LISTEN", "127.0.0.1:2"), ("JANGBU_DATA", "/from/environment"), ("JANGBU_PAYMENT__TIMEOUT", "3s")];
-        let flags = Flags { listen: Some("127.0.0.1:3".to_owned()), ..Flags::default() };
+        let environment = [
+            ("JANGBU_LISTEN", "127.0.0.1:2"),
+            ("JANGBU_DATA", "/from/environment"),
+            ("JANGBU_PAYMENT__TIMEOUT", "3s"),
+        ];
+        let flags = Flags {
+            listen: Some("127.0.0.1:3".to_owned()),
+            ..Flags::default()
+        };
         let settings = read(&environment, file, &flags).expect("all is right");
         assert_eq!(settings.listen, "127.0.0.1:3");
         assert_eq!(settings.data, Path::new("/from/environment"));
@@ -541,8 +655,14 @@ mod tests {
         assert_eq!(settings.payment_deadline, Duration::from_mins(2));
         assert_eq!(settings.shards, 2);
         let listing = settings.listing();
-        assert!(listing.contains("JANGBU_LISTEN=127.0.0.1:3 ") && listing.contains("# --listen"), "{listing}");
-        assert!(listing.contains("# the environment") && listing.contains("jangbu.toml") && listing.contains("# default"), "{listing}");
+        assert!(
+            listing.contains("JANGBU_LISTEN=127.0.0.1:3 ") && listing.contains("# --listen"),
+            "{listing}"
+        );
+        assert!(
+            listing.contains("# the environment") && listing.contains("jangbu.toml") && listing.contains("# default"),
+            "{listing}"
+        );
     }
 
     #[test]
@@ -568,10 +688,18 @@ mod tests {
             ("JANGBU_REDIS", "localhost"),
         ] {
             let failure = from_environment(&[(name, value)]).expect_err(name);
-            assert!(failure.line().contains(name) && failure.line().contains("the environment"), "{}", failure.line());
+            assert!(
+                failure.line().contains(name) && failure.line().contains("the environment"),
+                "{}",
+                failure.line()
+            );
         }
         let failure = read(&[], "[payment]\ntimeout = \"x\"", &Flags::default()).expect_err("a bad value");
-        assert!(failure.line().contains("JANGBU_PAYMENT__TIMEOUT=x") && failure.line().contains("jangbu.toml"), "{}", failure.line());
+        assert!(
+            failure.line().contains("JANGBU_PAYMENT__TIMEOUT=x") && failure.line().contains("jangbu.toml"),
+            "{}",
+            failure.line()
+        );
         let failure = read(&[], "a = [", &Flags::default()).expect_err("not TOML");
         assert!(failure.line().contains("line 1"), "{}", failure.line());
     }
@@ -582,12 +710,27 @@ mod tests {
         assert!(failure.line().contains("JANGBU_PAYMNT__TIMEOUT"), "{}", failure.line());
         let failure = read(&[], "[payment]\ntimout = \"5s\"", &Flags::default()).expect_err("unknown");
         assert!(failure.line().contains("payment.timout"), "{}", failure.line());
-        assert!(from_environment(&[("JANGBU_TEST_POSTGRES", "x"), ("JANGBU_CACHE", "x"), ("JANGBULOG", "x"), ("PATH", "x")]).is_ok());
+        assert!(
+            from_environment(&[
+                ("JANGBU_TEST_POSTGRES", "x"),
+                ("JANGBU_CACHE", "x"),
+                ("JANGBULOG", "x"),
+                ("PATH", "x")
+            ])
+            .is_ok()
+        );
     }
 
     #[test]
     fn an_empty_value_is_none() {
-        assert!(from_environment(&[("JANGBU_TOSS__URL", ""), ("JANGBU_ADMIN__EMAIL", ""), ("JANGBU_PAYMENT__TIMEOUT", "")]).is_ok());
+        assert!(
+            from_environment(&[
+                ("JANGBU_TOSS__URL", ""),
+                ("JANGBU_ADMIN__EMAIL", ""),
+                ("JANGBU_PAYMENT__TIMEOUT", "")
+            ])
+            .is_ok()
+        );
     }
 
     #[test]
@@ -602,7 +745,8 @@ mod tests {
         let settings = from_environment(&environment).expect("all is right");
         let shown = format!("{settings:?} {}", settings.listing());
         assert!(!shown.contains("hunter2") && !shown.contains("boss@"), "{shown}");
-        let failure = from_environment(&[("JANGBU_ADMIN__EMAIL", "boss@example.com"), ("JANGBU_ADMIN__PASSWORD", "hunter")]).expect_err("too short");
+        let failure =
+            from_environment(&[("JANGBU_ADMIN__EMAIL", "boss@example.com"), ("JANGBU_ADMIN__PASSWORD", "hunter")]).expect_err("too short");
         assert!(!failure.line().contains("hunter2"), "{}", failure.line());
         let failure = read(&[], "[admin]\npassword = \"hunter2", &Flags::default()).expect_err("not TOML");
         assert!(!failure.line().contains("hunter2"), "{}", failure.line());
@@ -624,8 +768,18 @@ mod tests {
             let failure = settings.check_supported().expect_err("not built");
             assert!(failure.line().contains(name), "{}", failure.line());
         }
-        assert!(from_environment(&[("JANGBU_ROLE", "relay")]).expect("its form is right").check_supported().is_err());
-        assert!(from_environment(&[("JANGBU_GATEWAY", "toss")]).expect("its form is right").check_supported().is_err());
+        assert!(
+            from_environment(&[("JANGBU_ROLE", "relay")])
+                .expect("its form is right")
+                .check_supported()
+                .is_err()
+        );
+        assert!(
+            from_environment(&[("JANGBU_GATEWAY", "toss")])
+                .expect("its form is right")
+                .check_supported()
+                .is_err()
+        );
     }
 
     #[test]
@@ -634,9 +788,14 @@ mod tests {
         let mut documented = BTreeMap::new();
         for line in example.lines() {
             let commented = line.starts_with('#');
-            let Some((name, value)) = line.trim_start_matches('#').split_once('=') else { continue };
+            let Some((name, value)) = line.trim_start_matches('#').split_once('=') else {
+                continue;
+            };
             if name.starts_with(PREFIX) && !name.contains(' ') {
-                assert!(documented.insert(name.to_owned(), (commented, value.to_owned())).is_none(), "{name} stands there twice");
+                assert!(
+                    documented.insert(name.to_owned(), (commented, value.to_owned())).is_none(),
+                    "{name} stands there twice"
+                );
             }
         }
         for known in KNOWN {

@@ -1,6 +1,6 @@
 //! `jangbu simulator`: the payment provider's simulator as a process of its own.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use axum::{Json, Router, routing::get};
 use payment_gateway_simulator::{Simulator, SimulatorSettings};
@@ -23,7 +23,10 @@ const ADDRESS: &str = "simulator.address";
 
 /// Opens the simulator of a data directory.
 pub(crate) fn open(settings: &Settings) -> Result<Simulator, Failure> {
-    let simulated = SimulatorSettings { currency: settings.currency.to_string(), ..SimulatorSettings::default() };
+    let simulated = SimulatorSettings {
+        currency: settings.currency.to_string(),
+        ..SimulatorSettings::default()
+    };
     Ok(Simulator::open_with(&settings.data.join(LEDGER), simulated)?)
 }
 
@@ -33,26 +36,25 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     serve::on_runtime(simulate(settings))
 }
 
-fn simulate(settings: &Settings) -> impl Future<Output = Result<(), Failure>> {
-    async move {
-        let mut signals = Signals::listen()?;
-        let listener: TcpListener = serve::bind(&settings.listen).await?;
-        let address = listener.local_addr().map_err(Failure::failed)?;
-        std::fs::create_dir_all(&settings.data).map_err(|error| Failure::failed(format_args!("{} cannot be made: {error}", settings.data.display())))?;
-        let simulator = open(settings)?;
-        let file = settings.data.join(ADDRESS);
-        serve::publish(&file, &address.to_string())?;
-        let traffic = Arc::new(Traffic::default());
-        traffic.enter(Phase::Serving);
-        let live = Router::new().route("/livez", get(async || Json(json!({"status": "live"}))));
-        let server = Server::start(listener, live.merge(simulator.router()), Arc::clone(&traffic));
-        tracing::info!(%address, "the simulated payment provider is served");
-        signals.next().await;
-        tracing::info!("stopping");
-        // Payments that are never answered are in flight for as long as their callers wait: they are not waited for.
-        server.stop().await;
-        // The process ends either way, and the next one writes it anew.
-        let _ = std::fs::remove_file(file);
-        Ok(())
-    }
+async fn simulate(settings: &Settings) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let listener: TcpListener = serve::bind(&settings.listen).await?;
+    let address = listener.local_addr().map_err(Failure::failed)?;
+    std::fs::create_dir_all(&settings.data)
+        .map_err(|error| Failure::failed(format_args!("{} cannot be made: {error}", settings.data.display())))?;
+    let simulator = open(settings)?;
+    let file = settings.data.join(ADDRESS);
+    serve::publish(&file, &address.to_string())?;
+    let traffic = Arc::new(Traffic::default());
+    traffic.enter(Phase::Serving);
+    let live = Router::new().route("/livez", get(async || Json(json!({"status": "live"}))));
+    let server = Server::start(listener, live.merge(simulator.router()), Arc::clone(&traffic));
+    tracing::info!(%address, "the simulated payment provider is served");
+    signals.next().await;
+    tracing::info!("stopping");
+    // Payments that are never answered are in flight for as long as their callers wait: they are not waited for.
+    server.stop().await;
+    // The process ends either way, and the next one writes it anew.
+    let _ = std::fs::remove_file(file);
+    Ok(())
 }

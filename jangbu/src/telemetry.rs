@@ -15,7 +15,9 @@ const SECONDS: [f64; 18] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
-const COUNTS: [f64; 13] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
+const COUNTS: [f64; 13] = [
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0,
+];
 
 /// Begins to log to standard output, and has panics logged too.
 pub(crate) fn start_logging(settings: &Settings) -> Result<(), Failure> {
@@ -60,14 +62,29 @@ pub(crate) fn process_figures() -> String {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
     };
     if let Some(seconds) = processor_seconds() {
-        figure("process_cpu_seconds_total", "counter", "Processor time of this process, user and system.", seconds);
+        figure(
+            "process_cpu_seconds_total",
+            "counter",
+            "Processor time of this process, user and system.",
+            seconds,
+        );
     }
     if let Some(bytes) = resident_bytes() {
-        figure("process_resident_memory_bytes", "gauge", "Memory of this process that is in RAM.", bytes);
+        figure(
+            "process_resident_memory_bytes",
+            "gauge",
+            "Memory of this process that is in RAM.",
+            bytes,
+        );
     }
     if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
         #[allow(clippy::cast_precision_loss, reason = "there are not that many files")]
-        figure("process_open_fds", "gauge", "Open files and connections of this process.", files.count() as f64);
+        figure(
+            "process_open_fds",
+            "gauge",
+            "Open files and connections of this process.",
+            files.count() as f64,
+        );
     }
     text
 }

@@ -31,8 +31,13 @@ impl Shop {
 
 /// Sends these bytes as an order.
 async fn raw(client: &Client, buyer: &Token, body: impl Into<reqwest::Body>) -> Answer {
-    let request = client.request(Method::POST, ORDERS).bearer_auth(&buyer.0).header("idempotency-key", fresh_key());
-    Client::send(request.header("content-type", "application/json").body(body)).await.expect("the shop answers")
+    let request = client
+        .request(Method::POST, ORDERS)
+        .bearer_auth(&buyer.0)
+        .header("idempotency-key", fresh_key());
+    Client::send(request.header("content-type", "application/json").body(body))
+        .await
+        .expect("the shop answers")
 }
 
 /// An order of one coffee in which one member is something else.
@@ -60,19 +65,49 @@ async fn what_cannot_be_read_is_refused() {
         ("no JSON", b"lines=coffee".to_vec()),
         ("no object", b"[1, 2, 3]".to_vec()),
         ("too deep", deep.into_bytes()),
-        ("no UTF-8", good.replace("Seoul", "\u{7}").replace('\u{7}', "X").into_bytes().into_iter().map(|byte| if byte == b'X' { 0xff } else { byte }).collect()),
+        (
+            "no UTF-8",
+            good.replace("Seoul", "\u{7}")
+                .replace('\u{7}', "X")
+                .into_bytes()
+                .into_iter()
+                .map(|byte| if byte == b'X' { 0xff } else { byte })
+                .collect(),
+        ),
         ("half a character", good.replace("Seoul", "\\ud800").into_bytes()),
         ("a control character", good.replace("Seoul", "Se\\u0000oul").into_bytes()),
-        ("a member twice", good.replacen('{', "{\"total\":{\"amount\":1,\"currency\":\"KRW\"},\"total\":{\"amount\":1,\"currency\":\"KRW\"},", 1).into_bytes()),
+        (
+            "a member twice",
+            good.replacen(
+                '{',
+                "{\"total\":{\"amount\":1,\"currency\":\"KRW\"},\"total\":{\"amount\":1,\"currency\":\"KRW\"},",
+                1,
+            )
+            .into_bytes(),
+        ),
     ];
     for (what, body) in bodies {
         println!("{what}");
         raw(client, &buyer, body).await.expect_some_problem(&[400]);
     }
-    let request = client.request(Method::POST, ORDERS).bearer_auth(&buyer.0).header("idempotency-key", fresh_key()).body(good.clone());
-    Client::send(request).await.expect("the shop answers").expect_problem(415, "unsupported-media-type");
-    let request = client.request(Method::POST, ORDERS).bearer_auth(&buyer.0).header("content-type", "application/json").body(good);
-    Client::send(request).await.expect("the shop answers").expect_problem(400, "idempotency-key-required");
+    let request = client
+        .request(Method::POST, ORDERS)
+        .bearer_auth(&buyer.0)
+        .header("idempotency-key", fresh_key())
+        .body(good.clone());
+    Client::send(request)
+        .await
+        .expect("the shop answers")
+        .expect_problem(415, "unsupported-media-type");
+    let request = client
+        .request(Method::POST, ORDERS)
+        .bearer_auth(&buyer.0)
+        .header("content-type", "application/json")
+        .body(good);
+    Client::send(request)
+        .await
+        .expect("the shop answers")
+        .expect_problem(400, "idempotency-key-required");
     let log = shop.goes_on().await;
     assert_eq!(log.orders.len(), 1);
 }
@@ -116,7 +151,11 @@ async fn what_is_no_order_is_refused() {
         let answer = client.post(&buyer, ORDERS, &body).await;
         println!("{} {}", answer.status, answer.body);
         let answer = answer.expect_some_problem(&[400, 422]);
-        assert!(!answer.body.to_string().contains("Hidden Street"), "a problem repeats nothing personal: {}", answer.body);
+        assert!(
+            !answer.body.to_string().contains("Hidden Street"),
+            "a problem repeats nothing personal: {}",
+            answer.body
+        );
     }
     // A price times a quantity that nobody can count.
     let mut body = with("/lines/0/quantity", json!(1_000_000));
@@ -124,18 +163,50 @@ async fn what_is_no_order_is_refused() {
     client.post(&buyer, ORDERS, &body).await.expect_some_problem(&[422]);
 
     let (admin, seller) = (client.log_in(ADMIN).await, client.log_in(SELLER).await);
-    let me = client.ask(&buyer, "{ me { id } }", &json!({})).await["me"]["id"].as_str().expect("an id").to_owned();
-    for amount in [won(0), won(-5), won(1 << 53), won((1 << 53) - 1), json!(5), json!({ "amount": 1, "currency": "EUR" })] {
+    let me = client.ask(&buyer, "{ me { id } }", &json!({})).await["me"]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    for amount in [
+        won(0),
+        won(-5),
+        won(1 << 53),
+        won((1 << 53) - 1),
+        json!(5),
+        json!({ "amount": 1, "currency": "EUR" }),
+    ] {
         let path = format!("/api/v1/accounts/{me}/deposits");
-        client.post(&admin, &path, &json!({ "amount": amount })).await.expect_some_problem(&[400, 422]);
+        client
+            .post(&admin, &path, &json!({ "amount": amount }))
+            .await
+            .expect_some_problem(&[400, 422]);
     }
-    for quantity in [json!(0), json!(-1), json!(1_u64 << 53), json!(u64::MAX), json!("7"), json!(1e30), json!((1_u64 << 53) - 1)] {
+    for quantity in [
+        json!(0),
+        json!(-1),
+        json!(1_u64 << 53),
+        json!(u64::MAX),
+        json!("7"),
+        json!(1e30),
+        json!((1_u64 << 53) - 1),
+    ] {
         let path = format!("/api/v1/products/{COFFEE}/stock/receipts");
-        client.post(&seller, &path, &json!({ "quantity": quantity })).await.expect_some_problem(&[400, 422]);
+        client
+            .post(&seller, &path, &json!({ "quantity": quantity }))
+            .await
+            .expect_some_problem(&[400, 422]);
     }
-    for (delta, statuses) in [(json!(0), [400, 422]), (json!(-1001), [409, 409]), (json!(i64::MIN), [400, 422]), (json!(i64::MAX), [400, 422])] {
+    for (delta, statuses) in [
+        (json!(0), [400, 422]),
+        (json!(-1001), [409, 409]),
+        (json!(i64::MIN), [400, 422]),
+        (json!(i64::MAX), [400, 422]),
+    ] {
         let path = format!("/api/v1/products/{COFFEE}/stock/adjustments");
-        client.post(&seller, &path, &json!({ "delta": delta, "reason": "counted" })).await.expect_some_problem(&statuses);
+        client
+            .post(&seller, &path, &json!({ "delta": delta, "reason": "counted" }))
+            .await
+            .expect_some_problem(&statuses);
     }
     let log = shop.goes_on().await;
     assert_eq!((log.orders.len(), log.stocks[COFFEE].on_hand), (1, 999));
@@ -145,17 +216,27 @@ async fn what_is_no_order_is_refused() {
 async fn what_is_too_large_is_refused() {
     let shop = Shop::open(&[]).await;
     let (client, buyer) = (shop.client(), shop.client().log_in(BUYER).await);
-    let lines: Vec<_> = (0..10_000).map(|_| json!({ "productId": uuid::Uuid::new_v4(), "quantity": 1 })).collect();
-    raw(client, &buyer, with("/lines", json!(lines)).to_string()).await.expect_problem(413, "body-too-large");
+    let lines: Vec<_> = (0..10_000)
+        .map(|_| json!({ "productId": uuid::Uuid::new_v4(), "quantity": 1 }))
+        .collect();
+    raw(client, &buyer, with("/lines", json!(lines)).to_string())
+        .await
+        .expect_problem(413, "body-too-large");
     let large = with("/shippingAddress/street", json!("x".repeat(10 * 1024 * 1024))).to_string();
     raw(client, &buyer, large.clone()).await.expect_problem(413, "body-too-large");
     // The same without saying beforehand how large it is.
     let said = send_in_chunks(&client.address(), &buyer, large.as_bytes()).await;
     assert!(said.starts_with("HTTP/1.1 413"), "{said}");
-    let request = client.request(Method::POST, "/graphql").bearer_auth(&buyer.0).header("content-type", "application/json");
+    let request = client
+        .request(Method::POST, "/graphql")
+        .bearer_auth(&buyer.0)
+        .header("content-type", "application/json");
     let question = json!({ "query": format!("{{ me {{ id }} }} # {}", "x".repeat(10 * 1024 * 1024)) }).to_string();
     let answer = Client::send(request.body(question)).await;
-    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status == 413), "a question of 10 MB is refused");
+    assert!(
+        answer.is_err() || answer.is_ok_and(|answer| answer.status == 413),
+        "a question of 10 MB is refused"
+    );
     shop.goes_on().await;
 }
 
@@ -189,15 +270,36 @@ async fn what_does_not_exist_is_not_found() {
     let client = shop.client();
     let (buyer, seller, admin) = (client.log_in(BUYER).await, client.log_in(SELLER).await, client.log_in(ADMIN).await);
     for id in [NO_ONE, "no-uuid", "%00", "..%2f..%2fetc"] {
-        client.get(&buyer, &format!("/api/v1/orders/{id}")).await.expect_some_problem(&[400, 404]);
+        client
+            .get(&buyer, &format!("/api/v1/orders/{id}"))
+            .await
+            .expect_some_problem(&[400, 404]);
         let pay = json!({ "paymentKey": "sim_ok_x", "amount": won(1) });
-        client.post(&buyer, &format!("/api/v1/orders/{id}/payment"), &pay).await.expect_some_problem(&[400, 404]);
-        client.post(&buyer, &format!("/api/v1/orders/{id}/cancellation"), &json!({ "reason": "?" })).await.expect_some_problem(&[400, 404]);
-        client.post(&seller, &format!("/api/v1/products/{id}/stock/receipts"), &json!({ "quantity": 1 })).await.expect_some_problem(&[400, 404]);
-        client.post(&admin, &format!("/api/v1/accounts/{id}/deposits"), &json!({ "amount": won(1) })).await.expect_some_problem(&[400, 404]);
+        client
+            .post(&buyer, &format!("/api/v1/orders/{id}/payment"), &pay)
+            .await
+            .expect_some_problem(&[400, 404]);
+        client
+            .post(&buyer, &format!("/api/v1/orders/{id}/cancellation"), &json!({ "reason": "?" }))
+            .await
+            .expect_some_problem(&[400, 404]);
+        client
+            .post(&seller, &format!("/api/v1/products/{id}/stock/receipts"), &json!({ "quantity": 1 }))
+            .await
+            .expect_some_problem(&[400, 404]);
+        client
+            .post(&admin, &format!("/api/v1/accounts/{id}/deposits"), &json!({ "amount": won(1) }))
+            .await
+            .expect_some_problem(&[400, 404]);
     }
     client.get(&buyer, "/api/v1/nothing").await.expect_some_problem(&[404]);
-    let answer = client.ask(&buyer, "query ($id: ID!) { order(id: $id) { id } product(id: $id) { id } }", &json!({ "id": NO_ONE })).await;
+    let answer = client
+        .ask(
+            &buyer,
+            "query ($id: ID!) { order(id: $id) { id } product(id: $id) { id } }",
+            &json!({ "id": NO_ONE }),
+        )
+        .await;
     assert_eq!(answer, json!({ "order": null, "product": null }));
     shop.goes_on().await;
 }
@@ -213,14 +315,36 @@ async fn another_s_order_is_as_if_it_were_not_there() {
 
     let path = format!("/api/v1/orders/{order}");
     client.get(&stranger, &path).await.expect_some_problem(&[403, 404]);
-    client.post(&stranger, &format!("{path}/cancellation"), &json!({ "reason": "mischief" })).await.expect_some_problem(&[403, 404]);
+    client
+        .post(&stranger, &format!("{path}/cancellation"), &json!({ "reason": "mischief" }))
+        .await
+        .expect_some_problem(&[403, 404]);
     let pay = json!({ "paymentKey": "sim_ok_stranger", "amount": won(5_000) });
-    client.post(&stranger, &format!("{path}/payment"), &pay).await.expect_some_problem(&[403, 404]);
-    let seen = client.ask(&stranger, "query ($id: ID!) { order(id: $id) { id } }", &json!({ "id": order })).await;
+    client
+        .post(&stranger, &format!("{path}/payment"), &pay)
+        .await
+        .expect_some_problem(&[403, 404]);
+    let seen = client
+        .ask(&stranger, "query ($id: ID!) { order(id: $id) { id } }", &json!({ "id": order }))
+        .await;
     assert_eq!(seen["order"], Value::Null);
     // A buyer neither receives goods nor fills a balance.
-    client.post(&stranger, &format!("/api/v1/products/{COFFEE}/stock/receipts"), &json!({ "quantity": 1 })).await.expect_some_problem(&[403]);
-    client.post(&stranger, &format!("/api/v1/accounts/{NO_ONE}/deposits"), &json!({ "amount": won(1) })).await.expect_some_problem(&[403, 404]);
+    client
+        .post(
+            &stranger,
+            &format!("/api/v1/products/{COFFEE}/stock/receipts"),
+            &json!({ "quantity": 1 }),
+        )
+        .await
+        .expect_some_problem(&[403]);
+    client
+        .post(
+            &stranger,
+            &format!("/api/v1/accounts/{NO_ONE}/deposits"),
+            &json!({ "amount": won(1) }),
+        )
+        .await
+        .expect_some_problem(&[403, 404]);
     assert_eq!(client.order(&buyer, &order).await.outcome(), "AWAITING_PAYMENT");
     shop.goes_on().await;
 }
@@ -230,7 +354,9 @@ async fn a_token_that_is_forged_altered_or_expired_opens_nothing() {
     let shop = Shop::open(&[]).await;
     let client = shop.client();
     let real = client.log_in(BUYER).await;
-    let [header, payload, signature] = real.0.split('.').collect::<Vec<_>>()[..] else { panic!("a JWT has three parts") };
+    let [header, payload, signature] = real.0.split('.').collect::<Vec<_>>()[..] else {
+        panic!("a JWT has three parts")
+    };
     let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).expect("base64")).expect("JSON");
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let with_claim = |name: &str, value: Value| {
@@ -265,16 +391,28 @@ async fn a_token_that_is_forged_altered_or_expired_opens_nothing() {
     ];
     let coffee = order(&[(COFFEE, 1)], Pay::Balance);
     for token in forged {
-        client.post(&Token(token.clone()), ORDERS, &coffee).await.expect_some_problem(&[401]);
-        let request = client.request(Method::POST, "/graphql").bearer_auth(&token).json(&json!({ "query": "{ me { id } }" }));
+        client
+            .post(&Token(token.clone()), ORDERS, &coffee)
+            .await
+            .expect_some_problem(&[401]);
+        let request = client
+            .request(Method::POST, "/graphql")
+            .bearer_auth(&token)
+            .json(&json!({ "query": "{ me { id } }" }));
         assert_eq!(Client::send(request).await.expect("the shop answers").status, 401, "{token}");
     }
     let expired = Token(sign(&vault, &with_claim("exp", json!(1_700_000_000))));
     client.post(&expired, ORDERS, &coffee).await.expect_problem(401, "expired-token");
     // The same by the shop's key and in time is believed: so it was the forgery that was refused.
     client.post(&Token(sign(&vault, &claims)), ORDERS, &coffee).await.expect(202);
-    let request = client.request(Method::POST, ORDERS).header("idempotency-key", fresh_key()).json(&coffee);
-    Client::send(request).await.expect("the shop answers").expect_problem(401, "unauthenticated");
+    let request = client
+        .request(Method::POST, ORDERS)
+        .header("idempotency-key", fresh_key())
+        .json(&coffee);
+    Client::send(request)
+        .await
+        .expect("the shop answers")
+        .expect_problem(401, "unauthenticated");
     let log = shop.goes_on().await;
     assert_eq!(log.orders.len(), 2);
 }
@@ -282,14 +420,23 @@ async fn a_token_that_is_forged_altered_or_expired_opens_nothing() {
 #[tokio::test]
 async fn what_is_not_even_http_ends_its_own_connection_alone() {
     let shop = Shop::open(&[]).await;
-    for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"GET\r\n\r\n", b"POST /api/v1/orders HTTP/1.1\r\ncontent-length: -1\r\n\r\n", &[0; 4096]] {
+    for bytes in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"GET\r\n\r\n",
+        b"POST /api/v1/orders HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        &[0; 4096],
+    ] {
         let mut connection = tokio::net::TcpStream::connect(shop.client().address()).await.expect("a connection");
         connection.write_all(bytes).await.expect("it is sent");
         connection.shutdown().await.expect("nothing more comes");
         let mut said = Vec::new();
         // It says that it does not understand, or hangs up.
         let _ = connection.read_to_end(&mut said).await;
-        assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&said));
+        assert!(
+            said.is_empty() || said.starts_with(b"HTTP/1.1 4"),
+            "{}",
+            String::from_utf8_lossy(&said)
+        );
     }
     shop.goes_on().await;
 }
@@ -303,7 +450,10 @@ async fn a_key_is_good_for_one_request() {
     let again = client.insist(&buyer, ORDERS, &key, &coffee).await.expect(202);
     assert!(again.replayed() && !first.replayed());
     assert_eq!(first.body, again.body);
-    client.insist(&buyer, ORDERS, &key, &order(&[(COFFEE, 2)], Pay::Balance)).await.expect_problem(422, "idempotency-key-reused");
+    client
+        .insist(&buyer, ORDERS, &key, &order(&[(COFFEE, 2)], Pay::Balance))
+        .await
+        .expect_problem(422, "idempotency-key-reused");
     let log = shop.goes_on().await;
     assert_eq!(log.orders.len(), 2);
 }
@@ -315,6 +465,11 @@ async fn left_behind() -> (tempfile::TempDir, std::path::PathBuf) {
     let inner = tempfile::tempdir().expect("a scratch directory");
     let shop = Shop::open_in(inner, data.clone(), &[]).await;
     shop.goes_on().await;
+    // All of the log in its one file.
+    let log = rusqlite::Connection::open(data.join("log.db")).expect("the log");
+    log.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .expect("it is copied");
+    log.close().expect("it is closed");
     (scratch, data)
 }
 
@@ -324,7 +479,10 @@ async fn is_refused(scratch: &Path, data: &Path, file: &str, word: &str) {
     let (status, said) = runs_into(scratch, data, "127.0.0.1:0").await;
     assert!(!status.success(), "{said}");
     assert!(!said.contains("panicked"), "{said}");
-    assert!(said.contains(file) && said.contains(word), "names {file} and says {word:?}:\n{said}");
+    assert!(
+        said.contains(file) && said.contains(word),
+        "names {file} and says {word:?}:\n{said}"
+    );
     assert!(fs::read(data.join(file)).expect("the file") == before, "{file} is left as it was");
 }
 
@@ -358,7 +516,9 @@ async fn a_database_of_another_program_is_refused_and_left_as_it_is() {
     let data = scratch.path().join("data");
     fs::create_dir(&data).expect("a data directory");
     let other = rusqlite::Connection::open(data.join("log.db")).expect("a database");
-    other.execute_batch("CREATE TABLE recipes (name TEXT); INSERT INTO recipes VALUES ('soup')").expect("a table");
+    other
+        .execute_batch("CREATE TABLE recipes (name TEXT); INSERT INTO recipes VALUES ('soup')")
+        .expect("a table");
     other.close().expect("it is closed");
     is_refused(scratch.path(), &data, "log.db", "another program").await;
 }
@@ -395,7 +555,10 @@ impl SmallDisk {
     fn mount(size: &str) -> Option<Self> {
         let scratch = tempfile::tempdir().expect("a scratch directory");
         let mut mount = std::process::Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "jangbu-test"]).arg(scratch.path()).stderr(Stdio::piped());
+        mount
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "jangbu-test"])
+            .arg(scratch.path())
+            .stderr(Stdio::piped());
         let reason = match mount.output() {
             Ok(output) if output.status.success() => return Some(Self { scratch }),
             Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -428,8 +591,18 @@ async fn on_a_disk_that_is_full_nothing_is_lost_and_with_room_again_the_shop_goe
     let client = shop.client();
     let buyer = client.log_in(BUYER).await;
     let admin = client.log_in(ADMIN).await;
-    let me = client.ask(&buyer, "{ me { id } }", &json!({})).await["me"]["id"].as_str().expect("an id").to_owned();
-    client.post(&admin, &format!("/api/v1/accounts/{me}/deposits"), &json!({ "amount": won(100_000_000) })).await.expect(201);
+    let me = client.ask(&buyer, "{ me { id } }", &json!({})).await["me"]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    client
+        .post(
+            &admin,
+            &format!("/api/v1/accounts/{me}/deposits"),
+            &json!({ "amount": won(100_000_000) }),
+        )
+        .await
+        .expect(201);
 
     let ballast = disk.path().join("ballast");
     fill(&ballast);
@@ -438,7 +611,9 @@ async fn on_a_disk_that_is_full_nothing_is_lost_and_with_room_again_the_shop_goe
     let mut acknowledged = Vec::new();
     let refused = loop {
         let key = fresh_key();
-        let answer = Client::send(client.command(&buyer, ORDERS, &key, &coffee)).await.expect("the shop answers");
+        let answer = Client::send(client.command(&buyer, ORDERS, &key, &coffee))
+            .await
+            .expect("the shop answers");
         match answer.status {
             202 => acknowledged.push(answer.order_id()),
             _ => break (key, answer),
@@ -464,7 +639,10 @@ async fn on_a_disk_that_is_full_nothing_is_lost_and_with_room_again_the_shop_goe
     client.settled(&buyer, &order).await;
     client.shown(&buyer, &order, &client.order(&buyer, &order).await.outcome()).await;
     let log = shop.close().await;
-    assert!(acknowledged.iter().all(|order| log.orders.contains_key(order)), "what was acknowledged is there");
+    assert!(
+        acknowledged.iter().all(|order| log.orders.contains_key(order)),
+        "what was acknowledged is there"
+    );
     assert_eq!(log.orders.len(), acknowledged.len(), "what was refused is not");
 }
 

@@ -12,7 +12,6 @@ use std::{
     },
 };
 
-use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use shop::{
     ADMIN, BUYER, COFFEE, Chance, Client, Pay, SELLER, Shop, Token,
@@ -62,17 +61,59 @@ impl Worker {
                 0..5 => self.change("deposit").await,
                 5..15 => self.change("receipt").await,
                 15..25 => self.give_up().await,
-                _ => self.place().await,
+                25..45 => self.place_and_decide_later().await,
+                _ => {
+                    let body = self.an_order();
+                    self.place(body).await;
+                }
             }
             pause(self.chance.below(30)).await;
         }
     }
 
-    async fn place(&mut self) {
-        let (key, body) = (fresh_key(), self.an_order());
-        let answer = self.client.insist(&self.buyer, "/api/v1/orders", &key, &body).await.expect(202);
-        let placed = Placed { order: answer.order_id(), buyer: self.buyer.clone(), key, body };
+    async fn place(&mut self, body: Value) -> String {
+        let key = fresh_key();
+        let order = self
+            .client
+            .insist(&self.buyer, "/api/v1/orders", &key, &body)
+            .await
+            .expect(202)
+            .order_id();
+        let placed = Placed {
+            order: order.clone(),
+            buyer: self.buyer.clone(),
+            key,
+            body,
+        };
         self.acknowledged.lock().expect("nobody panics with it").orders.push(placed);
+        order
+    }
+
+    /// An order that is then paid, cancelled, paid and cancelled, or forgotten.
+    async fn place_and_decide_later(&mut self) {
+        let body = order(&[(COFFEE, 1)], Pay::CardLater);
+        let order = self.place(body).await;
+        let decision = self.chance.below(5);
+        if decision < 3 {
+            let part = ["ok", "5xx", "lost_applied", "slow"][usize::try_from(self.chance.below(4)).expect("small")];
+            let body = json!({ "paymentKey": payment_key(part), "amount": won(5_000) });
+            self.decide(&order, "payment", &body).await;
+        }
+        if decision == 2 || decision == 3 {
+            self.decide(&order, "cancellation", &json!({ "reason": "changed my mind" })).await;
+        }
+    }
+
+    /// Done, or too late: after a kill the deadline may be over.
+    async fn decide(&self, order: &str, what: &str, body: &Value) {
+        let path = format!("/api/v1/orders/{order}/{what}");
+        let answer = self.client.insist(&self.buyer, &path, &fresh_key(), body).await;
+        assert!(
+            [202, 409, 410].contains(&answer.status),
+            "{what}: {} {}",
+            answer.status,
+            answer.body
+        );
     }
 
     /// Asks once and does not care what becomes of it: that may be there or not.
@@ -89,7 +130,11 @@ impl Worker {
                 let body = json!({ "amount": won(i64::try_from(amount).expect("small")) });
                 (&self.admin, format!("/api/v1/accounts/{}/deposits", self.account), body)
             }
-            _ => (&self.seller, format!("/api/v1/products/{}/stock/receipts", self.scarce), json!({ "quantity": amount % 5 + 1 })),
+            _ => (
+                &self.seller,
+                format!("/api/v1/products/{}/stock/receipts", self.scarce),
+                json!({ "quantity": amount % 5 + 1 }),
+            ),
         };
         self.client.insist(token, &path, &key, &body).await.expect(201);
         self.acknowledged.lock().expect("nobody panics with it").changes.push(key);
@@ -119,7 +164,12 @@ impl Worker {
 #[tokio::test]
 async fn whatever_was_acknowledged_survives_twenty_kills_and_every_order_ends() {
     let mut chance = Chance::new("kill");
-    let mut shop = Shop::open(&[("JANGBU_PAYMENT__TIMEOUT", "4s"), ("JANGBU_PAYMENT__DEADLINE", "6s"), ("JANGBU_LOG", "warn")]).await;
+    let mut shop = Shop::open(&[
+        ("JANGBU_PAYMENT__TIMEOUT", "4s"),
+        ("JANGBU_PAYMENT__DEADLINE", "6s"),
+        ("JANGBU_LOG", "warn"),
+    ])
+    .await;
     let client = shop.client().clone();
     let (admin, seller, buyer) = (client.log_in(ADMIN).await, client.log_in(SELLER).await, client.log_in(BUYER).await);
     let scarce = client.new_product(&seller, 700, 20).await;
@@ -156,7 +206,10 @@ async fn whatever_was_acknowledged_survives_twenty_kills_and_every_order_ends() 
     }
     is_recorded(shop.data(), &acknowledged);
 
-    eventually("every order comes to its end", async || invariants::read(shop.data()).unsettled().is_empty().then_some(())).await;
+    eventually("every order comes to its end", async || {
+        invariants::read(shop.data()).unfinished().is_empty().then_some(())
+    })
+    .await;
     // With the provider's slow payments gone too, nothing moves any more but what is owed.
     shop.stop().await;
     shop.start_again().await;
@@ -164,40 +217,41 @@ async fn whatever_was_acknowledged_survives_twenty_kills_and_every_order_ends() 
     let log = invariants::read(shop.data());
     let stock = client.figures(&buyer, &[COFFEE, &scarce]).await.stock;
     for product in [COFFEE, &scarce] {
-        assert_eq!(stock[product], (log.stocks[product].on_hand, log.stocks[product].reserved), "the views show what the log says");
+        assert_eq!(
+            stock[product],
+            (log.stocks[product].on_hand, log.stocks[product].reserved),
+            "the views show what the log says"
+        );
     }
     let log = shop.close().await;
-    assert!(log.unsettled().is_empty());
+    assert!(log.unfinished().is_empty());
     let placed = acknowledged.lock().expect("nobody panics with it").orders.len();
     println!(
-        "kill: {placed} orders acknowledged, {} placed, {} confirmed, {} out of stock, {} declined, {} expired, {} without balance",
+        "kill: {placed} orders acknowledged, {} placed, {} confirmed, {} out of stock, {} declined, {} expired, {} cancelled, {} without balance",
         log.orders.len(),
         log.ended("order.confirmed"),
         log.ended("OUT_OF_STOCK"),
         log.ended("PAYMENT_DECLINED"),
         log.ended("PAYMENT_EXPIRED"),
+        log.ended("CANCELLED_BY_BUYER"),
         log.ended("INSUFFICIENT_BALANCE"),
     );
     assert!(log.orders.len() >= placed && log.ended("order.confirmed") > 0);
 }
 
-/// Everything that was acknowledged is in the log.
+/// Everything that was acknowledged is in the log, and the log is as it must be at any moment.
 fn is_recorded(data: &Path, acknowledged: &Mutex<Acknowledged>) {
-    let log = Connection::open_with_flags(data.join("log.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the log can be opened");
-    let texts = |sql: &str| -> HashSet<String> {
-        let mut statement = log.prepare(sql).expect("the table is there");
-        let rows = statement.query_map([], |row| row.get(0)).expect("rows");
-        rows.collect::<Result<_, _>>().expect("every row can be read")
-    };
+    let log = invariants::read(data);
     let acknowledged = acknowledged.lock().expect("nobody panics with it");
-    let orders = texts("SELECT aggregate_id FROM events WHERE event_type = 'order.placed'");
-    let changes = texts(
-        "SELECT coalesce(json_extract(metadata, '$.idempotencyKey'), '') FROM events
-         WHERE event_type IN ('wallet.deposited', 'inventory.received')",
-    );
-    let lost: Vec<_> = acknowledged.orders.iter().map(|placed| &placed.order).filter(|order| !orders.contains(*order)).collect();
+    let keys: HashSet<_> = log.events.iter().filter_map(invariants::Event::key).collect();
+    let lost: Vec<_> = acknowledged
+        .orders
+        .iter()
+        .map(|placed| &placed.order)
+        .filter(|order| !log.orders.contains_key(*order))
+        .collect();
     assert!(lost.is_empty(), "acknowledged orders are lost: {lost:?}");
-    let lost: Vec<_> = acknowledged.changes.iter().filter(|key| !changes.contains(*key)).collect();
+    let lost: Vec<_> = acknowledged.changes.iter().filter(|key| !keys.contains(key.as_str())).collect();
     assert!(lost.is_empty(), "acknowledged deposits or goods are lost: {lost:?}");
 }
 
@@ -210,7 +264,10 @@ async fn is_answered_again(client: &Client, acknowledged: &Mutex<Acknowledged>, 
             acknowledged.orders.get(usize::try_from(number).expect("small")).cloned()
         };
         let Some(placed) = placed else { return };
-        let again = client.insist(&placed.buyer, "/api/v1/orders", &placed.key, &placed.body).await.expect(202);
+        let again = client
+            .insist(&placed.buyer, "/api/v1/orders", &placed.key, &placed.body)
+            .await
+            .expect(202);
         assert!(again.replayed(), "{}", again.body);
         assert_eq!(again.order_id(), placed.order);
         assert_eq!(client.order(&placed.buyer, &placed.order).await.order_id(), placed.order);

@@ -72,7 +72,10 @@ fn order_at_once(client: &Client, buyer: &Token, progress: &Arc<Progress>) -> Jo
 }
 
 async fn reaches(counter: &AtomicUsize, wanted: u64) {
-    eventually("the clients get on", async || (counter.load(Ordering::Relaxed) as u64 >= wanted).then_some(())).await;
+    eventually("the clients get on", async || {
+        (counter.load(Ordering::Relaxed) as u64 >= wanted).then_some(())
+    })
+    .await;
 }
 
 async fn is_as_it_must_be(shop: Shop, buyer: &Token, orders: &[String]) {
@@ -82,7 +85,11 @@ async fn is_as_it_must_be(shop: Shop, buyer: &Token, orders: &[String]) {
         outcomes.push(client.order(buyer, order).await.outcome());
     }
     let count = |wanted: &str| outcomes.iter().filter(|outcome| *outcome == wanted).count();
-    assert_eq!((count("CONFIRMED"), count("CANCELLED INSUFFICIENT_BALANCE")), (66, 34), "{outcomes:?}");
+    assert_eq!(
+        (count("CONFIRMED"), count("CANCELLED INSUFFICIENT_BALANCE")),
+        (66, 34),
+        "{outcomes:?}"
+    );
 
     // The views show the same.
     for (order, outcome) in orders.iter().zip(&outcomes) {
@@ -94,7 +101,10 @@ async fn is_as_it_must_be(shop: Shop, buyer: &Token, orders: &[String]) {
     assert_eq!(listed(client, buyer, "CANCELLED").await, 34);
 
     let log = shop.close().await;
-    assert_eq!((log.ended("order.confirmed"), log.ended("INSUFFICIENT_BALANCE"), log.orders.len()), (66, 34, 100));
+    assert_eq!(
+        (log.ended("order.confirmed"), log.ended("INSUFFICIENT_BALANCE"), log.orders.len()),
+        (66, 34, 100)
+    );
     let coffee = &log.stocks[COFFEE];
     assert_eq!((coffee.on_hand, coffee.reserved, coffee.sold), (802, 0, 198));
 }

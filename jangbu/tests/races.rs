@@ -3,9 +3,7 @@
 mod shop;
 
 use serde_json::Value;
-use shop::{
-    ADMIN, Answer, Chance, Client, Pay, SELLER, Shop, Token, client::payment_key, invariants::Log, order,
-};
+use shop::{ADMIN, Answer, Chance, Client, Pay, SELLER, Shop, Token, client::payment_key, invariants::Log, order};
 use tokio::task::JoinSet;
 
 const PRICE: i64 = 1_000;
@@ -25,7 +23,10 @@ impl Crowd {
             let (client, admin) = (client.clone(), admin.clone());
             joining.spawn(async move { client.new_buyer(&admin, 1_000_000).await.0 });
         }
-        Self { seller: client.log_in(SELLER).await, buyers: joining.join_all().await }
+        Self {
+            seller: client.log_in(SELLER).await,
+            buyers: joining.join_all().await,
+        }
     }
 
     /// All orders at once, spread over the buyers; how each ended.
@@ -41,7 +42,11 @@ impl Crowd {
 
 /// Every other order pays by card.
 fn pay(number: usize, lines: &[(&str, u32)]) -> Value {
-    if number.is_multiple_of(2) { order(lines, Pay::Balance) } else { order(lines, Pay::Card(&payment_key("ok"))) }
+    if number.is_multiple_of(2) {
+        order(lines, Pay::Balance)
+    } else {
+        order(lines, Pay::Card(&payment_key("ok")))
+    }
 }
 
 #[tokio::test]
@@ -81,7 +86,9 @@ async fn the_last_unit_is_sold_once_to_orders_that_want_several() {
     let orders = (0..40).map(|number| pay(number, &[(&product, 3)])).collect();
     let outcomes = crowd.race(shop.client(), orders).await;
     assert_eq!(count(&outcomes, "CONFIRMED"), 7);
-    let last = crowd.race(shop.client(), vec![pay(0, &[(&product, 1)]), pay(1, &[(&product, 1)])]).await;
+    let last = crowd
+        .race(shop.client(), vec![pay(0, &[(&product, 1)]), pay(1, &[(&product, 1)])])
+        .await;
     assert_eq!((count(&last, "CONFIRMED"), count(&last, "CANCELLED OUT_OF_STOCK")), (1, 1));
     let log = shop.close().await;
     assert_eq!((log.stocks[&product].on_hand, log.stocks[&product].sold), (0, 22));
@@ -104,7 +111,10 @@ async fn orders_of_the_same_goods_in_different_line_order_sell_them_all_without_
         };
         let orders = (0..90).map(|number| pay(number, &lines(number))).collect();
         let outcomes = crowd.race(shop.client(), orders).await;
-        assert_eq!((count(&outcomes, "CONFIRMED"), count(&outcomes, "CANCELLED OUT_OF_STOCK")), (UNITS, 60));
+        assert_eq!(
+            (count(&outcomes, "CONFIRMED"), count(&outcomes, "CANCELLED OUT_OF_STOCK")),
+            (UNITS, 60)
+        );
     }
     shop.close().await;
 }
@@ -150,8 +160,15 @@ fn some_of<'a>(products: &'a [String], chance: &mut Chance) -> Vec<(&'a str, u32
 
 /// Nothing that was sold came back, so what an order could not have then is not there now either.
 fn nobody_was_turned_away_for_nothing(log: &Log) {
-    for (id, order) in log.orders.iter().filter(|(_, order)| order.failure.as_deref() == Some("OUT_OF_STOCK")) {
-        let missing = order.products.iter().any(|(product, quantity)| log.stocks[product].on_hand < *quantity);
+    for (id, order) in log
+        .orders
+        .iter()
+        .filter(|(_, order)| order.failure.as_deref() == Some("OUT_OF_STOCK"))
+    {
+        let missing = order
+            .products
+            .iter()
+            .any(|(product, quantity)| log.stocks[product].on_hand < *quantity);
         assert!(missing, "{id} was turned away although all was there: {order:?}");
     }
 }

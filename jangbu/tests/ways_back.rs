@@ -4,7 +4,10 @@ mod shop;
 
 use serde_json::{Value, json};
 use shop::{
-    ADMIN, BUYER, COFFEE, Client, Pay, SELLER, Shop, Token, client::{Figures, payment_key, won}, invariants::Log, order,
+    ADMIN, BUYER, COFFEE, Client, Pay, SELLER, Shop, Token,
+    client::{Figures, payment_key, won},
+    invariants::Log,
+    order,
 };
 
 /// Two coffees.
@@ -42,12 +45,17 @@ impl Scene {
 
     async fn cancel(&self, order: &str) {
         let path = format!("/api/v1/orders/{order}/cancellation");
-        self.client().post(&self.buyer, &path, &json!({ "reason": "changed my mind" })).await.expect(202);
+        self.client()
+            .post(&self.buyer, &path, &json!({ "reason": "changed my mind" }))
+            .await
+            .expect(202);
     }
 
     async fn pay(&self, order: &str, part: &str, amount: i64) -> shop::Answer {
         let body = json!({ "paymentKey": payment_key(part), "amount": won(amount) });
-        self.client().post(&self.buyer, &format!("/api/v1/orders/{order}/payment"), &body).await
+        self.client()
+            .post(&self.buyer, &format!("/api/v1/orders/{order}/payment"), &body)
+            .await
     }
 
     async fn stands(&self, order: &str, outcome: &str) {
@@ -59,7 +67,13 @@ impl Scene {
         let outcome = format!("CANCELLED {failure}");
         let answer = self.client().ended(&self.buyer, order).await;
         assert_eq!(answer.outcome(), outcome);
-        assert!(answer.body["failure"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{}", answer.body);
+        assert!(
+            answer.body["failure"]["message"]
+                .as_str()
+                .is_some_and(|message| !message.is_empty()),
+            "{}",
+            answer.body
+        );
         self.client().ledger_is(order, ledger).await;
         self.client().shown(&self.buyer, order, &outcome).await;
         assert_eq!(self.client().figures(&self.buyer, &[COFFEE]).await, self.before);
@@ -71,7 +85,7 @@ impl Scene {
     }
 
     /// The order is confirmed, and the provider took its money once.
-    async fn is_confirmed(self, order: &str) -> Log {
+    async fn ends_confirmed(self, order: &str) -> Log {
         assert_eq!(self.client().ended(&self.buyer, order).await.outcome(), "CONFIRMED");
         self.client().ledger_is(order, &[("CHARGE", TOTAL)]).await;
         self.client().shown(&self.buyer, order, "CONFIRMED").await;
@@ -104,7 +118,10 @@ async fn out_of_stock_on_line_2_of_3_releases_line_1_and_never_asks_for_line_3()
     // Lines are reserved in the order of their products' ids.
     products.sort();
     let write_off = json!({ "delta": -4, "reason": "broken" });
-    client.post(&seller, &format!("/api/v1/products/{}/stock/adjustments", products[1]), &write_off).await.expect(201);
+    client
+        .post(&seller, &format!("/api/v1/products/{}/stock/adjustments", products[1]), &write_off)
+        .await
+        .expect(201);
 
     let lines: Vec<_> = products.iter().rev().map(|product| (product.as_str(), 2)).collect();
     let order = client.place(&scene.buyer, &order(&lines, Pay::Balance)).await.order_id();
@@ -115,20 +132,31 @@ async fn out_of_stock_on_line_2_of_3_releases_line_1_and_never_asks_for_line_3()
     assert_eq!(log.stock_story(&products[0], &order), ["inventory.reserved", "inventory.released"]);
     assert_eq!(log.stock_story(&products[1], &order), ["inventory.out_of_stock"]);
     assert!(log.stock_story(&products[2], &order).is_empty());
-    assert_eq!(products.iter().map(|product| log.stocks[product].on_hand).collect::<Vec<_>>(), [5, 1, 5]);
+    assert_eq!(
+        products.iter().map(|product| log.stocks[product].on_hand).collect::<Vec<_>>(),
+        [5, 1, 5]
+    );
 }
 
 #[tokio::test]
 async fn a_price_that_is_not_the_product_s_cancels_the_order() {
     let scene = Scene::open(&[]).await;
-    let order = scene.client().place(&scene.buyer, &stated("unitPrice", won(4_999))).await.order_id();
+    let order = scene
+        .client()
+        .place(&scene.buyer, &stated("unitPrice", won(4_999)))
+        .await
+        .order_id();
     scene.comes_to_nothing(&order, "PRICE_MISMATCH", &[]).await;
 }
 
 #[tokio::test]
 async fn a_total_that_is_not_the_sum_cancels_the_order() {
     let scene = Scene::open(&[]).await;
-    let order = scene.client().place(&scene.buyer, &stated("total", won(TOTAL - 1))).await.order_id();
+    let order = scene
+        .client()
+        .place(&scene.buyer, &stated("total", won(TOTAL - 1)))
+        .await
+        .order_id();
     scene.comes_to_nothing(&order, "PRICE_MISMATCH", &[]).await;
 }
 
@@ -138,8 +166,13 @@ async fn a_price_that_rose_since_the_buyer_saw_it_cancels_the_order() {
     let client = scene.client().clone();
     let seller = client.log_in(SELLER).await;
     let product = client.new_product(&seller, 1_000, 5).await;
-    let request = client.request(reqwest::Method::PATCH, &format!("/api/v1/products/{product}")).bearer_auth(&seller.0);
-    Client::send(request.json(&json!({ "price": won(1_100) }))).await.expect("the shop answers").expect(200);
+    let request = client
+        .request(reqwest::Method::PATCH, &format!("/api/v1/products/{product}"))
+        .bearer_auth(&seller.0);
+    Client::send(request.json(&json!({ "price": won(1_100) })))
+        .await
+        .expect("the shop answers")
+        .expect(200);
     let mut body = order(&[(&product, 1)], Pay::Balance);
     body["lines"][0]["unitPrice"] = won(1_000);
     let order = client.place(&scene.buyer, &body).await.order_id();
@@ -149,7 +182,11 @@ async fn a_price_that_rose_since_the_buyer_saw_it_cancels_the_order() {
 #[tokio::test]
 async fn a_balance_that_is_too_small_cancels_the_order() {
     let scene = Scene::open(&[]).await;
-    let order = scene.client().place(&scene.buyer, &order(&[(COFFEE, 201)], Pay::Balance)).await.order_id();
+    let order = scene
+        .client()
+        .place(&scene.buyer, &order(&[(COFFEE, 201)], Pay::Balance))
+        .await
+        .order_id();
     let answer = scene.client().ended(&scene.buyer, &order).await;
     assert_eq!(answer.body["failure"]["message"], "잔액이 부족합니다");
     scene.comes_to_nothing(&order, "INSUFFICIENT_BALANCE", &[]).await;
@@ -188,7 +225,7 @@ async fn a_wrong_amount_is_refused_and_the_order_goes_on_waiting_for_its_payment
     }
     assert!(scene.client().ledger(&order).await.is_empty());
     scene.pay(&order, "ok", TOTAL).await.expect(202);
-    scene.is_confirmed(&order).await;
+    scene.ends_confirmed(&order).await;
 }
 
 #[tokio::test]
@@ -196,7 +233,10 @@ async fn an_order_that_nobody_pays_in_time_expires() {
     let scene = Scene::open(&[("JANGBU_PAYMENT__DEADLINE", "1s")]).await;
     let order = scene.order(Pay::CardLater).await;
     scene.stands(&order, "AWAITING_PAYMENT").await;
-    assert_eq!(scene.client().ended(&scene.buyer, &order).await.outcome(), "CANCELLED PAYMENT_EXPIRED");
+    assert_eq!(
+        scene.client().ended(&scene.buyer, &order).await.outcome(),
+        "CANCELLED PAYMENT_EXPIRED"
+    );
     scene.pay(&order, "ok", TOTAL).await.expect_problem(410, "payment-expired");
     scene.comes_to_nothing(&order, "PAYMENT_EXPIRED", &[]).await;
 }
@@ -223,7 +263,7 @@ async fn goods_do_not_expire_while_the_provider_is_asked() {
     let scene = Scene::open(&[("JANGBU_RESERVATION__TTL", "1s")]).await;
     let order = scene.card("slow").await;
     scene.stands(&order, "PAYMENT_PENDING").await;
-    let log = scene.is_confirmed(&order).await;
+    let log = scene.ends_confirmed(&order).await;
     assert_eq!(log.stock_story(COFFEE, &order), ["inventory.reserved", "inventory.committed"]);
 }
 
@@ -234,7 +274,10 @@ async fn an_order_that_waits_for_its_payment_can_be_cancelled() {
     scene.cancel(&order).await;
     // Once more changes nothing.
     scene.cancel(&order).await;
-    scene.pay(&order, "ok", TOTAL).await.expect_problem(409, "order-not-awaiting-payment");
+    scene
+        .pay(&order, "ok", TOTAL)
+        .await
+        .expect_problem(409, "order-not-awaiting-payment");
     let log = scene.comes_to_nothing(&order, "CANCELLED_BY_BUYER", &[]).await;
     assert_eq!(log.times("order.cancellation_requested"), 1);
 }
@@ -245,7 +288,11 @@ async fn an_admin_can_cancel_an_order_that_waits_for_its_payment() {
     let order = scene.order(Pay::CardLater).await;
     let admin = scene.client().log_in(ADMIN).await;
     let body = json!({ "reason": "the buyer called" });
-    scene.client().post(&admin, &format!("/api/v1/orders/{order}/cancellation"), &body).await.expect(202);
+    scene
+        .client()
+        .post(&admin, &format!("/api/v1/orders/{order}/cancellation"), &body)
+        .await
+        .expect(202);
     scene.comes_to_nothing(&order, "CANCELLED_BY_BUYER", &[]).await;
 }
 
@@ -256,7 +303,9 @@ async fn a_cancellation_while_the_provider_is_slow_waits_and_gives_the_money_bac
     scene.stands(&order, "PAYMENT_PENDING").await;
     scene.cancel(&order).await;
     scene.stands(&order, "CANCELLING").await;
-    scene.comes_to_nothing(&order, "CANCELLED_BY_BUYER", &[("CHARGE", TOTAL), ("CANCEL", TOTAL)]).await;
+    scene
+        .comes_to_nothing(&order, "CANCELLED_BY_BUYER", &[("CHARGE", TOTAL), ("CANCEL", TOTAL)])
+        .await;
 }
 
 #[tokio::test]
@@ -274,7 +323,9 @@ async fn a_cancellation_while_the_answer_about_a_charge_is_lost_gives_the_money_
     let order = scene.card("lost_applied").await;
     scene.stands(&order, "PAYMENT_PENDING").await;
     scene.cancel(&order).await;
-    scene.comes_to_nothing(&order, "CANCELLED_BY_BUYER", &[("CHARGE", TOTAL), ("CANCEL", TOTAL)]).await;
+    scene
+        .comes_to_nothing(&order, "CANCELLED_BY_BUYER", &[("CHARGE", TOTAL), ("CANCEL", TOTAL)])
+        .await;
 }
 
 #[tokio::test]
@@ -292,9 +343,17 @@ async fn money_that_turns_up_after_the_end_is_given_back() {
     let scene = Scene::open(&[("JANGBU_PAYMENT__TIMEOUT", "500ms")]).await;
     let order = scene.card("slow").await;
     scene.cancel(&order).await;
-    assert_eq!(scene.client().ended(&scene.buyer, &order).await.outcome(), "CANCELLED CANCELLED_BY_BUYER");
-    assert!(scene.client().ledger(&order).await.is_empty(), "the order ends before the money comes");
-    scene.comes_to_nothing(&order, "CANCELLED_BY_BUYER", &[("CHARGE", TOTAL), ("CANCEL", TOTAL)]).await;
+    assert_eq!(
+        scene.client().ended(&scene.buyer, &order).await.outcome(),
+        "CANCELLED CANCELLED_BY_BUYER"
+    );
+    assert!(
+        scene.client().ledger(&order).await.is_empty(),
+        "the order ends before the money comes"
+    );
+    scene
+        .comes_to_nothing(&order, "CANCELLED_BY_BUYER", &[("CHARGE", TOTAL), ("CANCEL", TOTAL)])
+        .await;
 }
 
 #[tokio::test]
@@ -310,7 +369,7 @@ async fn an_answer_lost_after_the_charge_confirms_the_order_and_charges_once() {
     let scene = Scene::open(&[("JANGBU_PAYMENT__TIMEOUT", "500ms")]).await;
     let order = scene.card("lost_applied").await;
     scene.stands(&order, "PAYMENT_PENDING").await;
-    let log = scene.is_confirmed(&order).await;
+    let log = scene.ends_confirmed(&order).await;
     assert_eq!((log.times("payment.outcome_unknown"), log.times("payment.requested")), (1, 1));
 }
 
@@ -318,7 +377,7 @@ async fn an_answer_lost_after_the_charge_confirms_the_order_and_charges_once() {
 async fn a_provider_that_fails_twice_is_asked_again_and_charges_once() {
     let scene = Scene::open(&[]).await;
     let order = scene.card("5xx").await;
-    let log = scene.is_confirmed(&order).await;
+    let log = scene.ends_confirmed(&order).await;
     assert_eq!(log.times("payment.requested"), 3);
 }
 
@@ -326,7 +385,7 @@ async fn a_provider_that_fails_twice_is_asked_again_and_charges_once() {
 async fn a_slow_provider_is_waited_for() {
     let scene = Scene::open(&[]).await;
     let order = scene.card("slow").await;
-    let log = scene.is_confirmed(&order).await;
+    let log = scene.ends_confirmed(&order).await;
     assert_eq!(log.times("payment.requested"), 1);
 }
 
@@ -336,7 +395,7 @@ async fn a_shop_that_dies_between_the_charge_and_its_answer_confirms_the_order_a
     let order = scene.card("lost_applied").await;
     scene.client().ledger_is(&order, &[("CHARGE", TOTAL)]).await;
     scene.shop.kill_and_start_again().await;
-    scene.is_confirmed(&order).await;
+    scene.ends_confirmed(&order).await;
 }
 
 #[tokio::test]
@@ -346,7 +405,14 @@ async fn a_confirmed_order_cannot_be_cancelled_and_keeps_what_it_is() {
     assert_eq!(scene.client().ended(&scene.buyer, &order).await.outcome(), "CONFIRMED");
     let body = json!({ "reason": "too late" });
     let path = format!("/api/v1/orders/{order}/cancellation");
-    scene.client().post(&scene.buyer, &path, &body).await.expect_problem(409, "order-not-cancellable");
-    scene.pay(&order, "ok", TOTAL).await.expect_problem(409, "order-not-awaiting-payment");
-    scene.is_confirmed(&order).await;
+    scene
+        .client()
+        .post(&scene.buyer, &path, &body)
+        .await
+        .expect_problem(409, "order-not-cancellable");
+    scene
+        .pay(&order, "ok", TOTAL)
+        .await
+        .expect_problem(409, "order-not-awaiting-payment");
+    scene.ends_confirmed(&order).await;
 }

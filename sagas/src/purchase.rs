@@ -884,4 +884,4 @@ impl Placed {
 }
 
 const DEADLINE: &[u8] = b"deadline";
-const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+const DAY: std::time::Duration = std::time::Duration::from_hours(24);

@@ -68,7 +68,6 @@ fn orders() -> impl Strategy<Value = PlaceOrder> {
 /// The provider's ledger of this one payment.
 #[derive(Debug, Default)]
 struct Ledger {
-    charged: bool,
     declined: bool,
     returned: bool,
     under_way: bool,
@@ -76,9 +75,12 @@ struct Ledger {
 }
 
 impl Ledger {
+    fn charged(&self) -> bool {
+        self.charges > 0
+    }
+
     fn charge(&mut self) {
-        if !self.charged && !self.declined {
-            self.charged = true;
+        if !self.charged() && !self.declined {
             self.charges += 1;
         }
         self.under_way = false;
@@ -91,7 +93,7 @@ impl Ledger {
                 Answer::Unknown
             }
             (ProviderCall::Charge { amount, .. }, provider) => {
-                self.declined |= !self.charged && matches!(provider, Provider::Declines);
+                self.declined |= !self.charged() && matches!(provider, Provider::Declines);
                 self.charge();
                 match provider {
                     Provider::LosesAnswer => Answer::Unknown,
@@ -102,7 +104,7 @@ impl Ledger {
             (ProviderCall::Status { .. }, Provider::LosesAnswer | Provider::LosesRequest) => Answer::Unknown,
             // As the engine tells the payment what was charged and given back, or declined.
             (ProviderCall::Status { .. }, _) if self.returned || self.declined => Answer::Declined,
-            (ProviderCall::Status { amount, .. }, _) if self.charged => Answer::Charged(amount.minor()),
+            (ProviderCall::Status { amount, .. }, _) if self.charged() => Answer::Charged(amount.minor()),
             (ProviderCall::Status { .. }, _) => Answer::NotCharged,
             (ProviderCall::Cancel { .. }, Provider::LosesRequest) => Answer::NotReturned,
             (ProviderCall::Cancel { .. }, provider) => {
@@ -188,7 +190,7 @@ impl Shop {
         assert_eq!(world.refused, [], "{}", told());
         let lines = world.order().lines().len();
         let total = world.order().total().expect("placed").minor();
-        let net = i64::from(self.ledger.charged && !self.ledger.returned) * total + BALANCE - world.balance();
+        let net = i64::from(self.ledger.charged() && !self.ledger.returned) * total + BALANCE - world.balance();
         let (on_hand, reserved) = (1..=3)
             .map(|number| world.stock(number))
             .fold((0, 0), |sum, stock| (sum.0 + stock.0, sum.1 + stock.1));

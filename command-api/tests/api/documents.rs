@@ -13,7 +13,10 @@ fn the_checked_in_description_is_up_to_date() {
         std::fs::write(path, &document).expect("writable");
     }
     let known = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(known == document, "the API has changed: run JANGBU_TEST_UPDATE=1 cargo test -p command-api --test api documents, and look at the difference");
+    assert!(
+        known == document,
+        "the API has changed: run JANGBU_TEST_UPDATE=1 cargo test -p command-api --test api documents, and look at the difference"
+    );
 }
 
 #[test]
@@ -27,9 +30,15 @@ fn every_call_is_described_with_its_refusals() {
             calls += 1;
             let responses = operation["responses"].as_object().expect("responses");
             let refusals = responses.keys().filter(|status| status.starts_with('4')).count();
-            assert!(refusals > 0 || operation["operationId"] == "jwks", "{method} {path} is not completed");
+            assert!(
+                refusals > 0 || operation["operationId"] == "jwks",
+                "{method} {path} is not completed"
+            );
             if operation.get("requestBody").is_some() {
-                assert!(operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].is_string(), "{method} {path}");
+                assert!(
+                    operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].is_string(),
+                    "{method} {path}"
+                );
             }
         }
     }

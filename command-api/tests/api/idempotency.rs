@@ -27,7 +27,10 @@ async fn the_same_key_and_body_get_the_same_answer_however_the_body_is_written()
         assert_eq!(again.header("etag"), first.header("etag"));
         assert_eq!(again.header("consistency-token"), first.header("consistency-token"));
     }
-    place(order_body(product, 3, |_| {}).to_string()).send().await.refused(422, "idempotency-key-reused");
+    place(order_body(product, 3, |_| {}).to_string())
+        .send()
+        .await
+        .refused(422, "idempotency-key-reused");
 }
 
 #[tokio::test]
@@ -39,7 +42,11 @@ async fn a_key_counts_for_one_account_and_one_path() {
     let theirs = shop.order(product, 1, |_| {}).key("1").token(&other).send().await;
     assert_eq!((mine.status.as_u16(), theirs.status.as_u16()), (202, 202));
     assert_ne!(mine.text("orderId"), theirs.text("orderId"));
-    let receipt = |what: &str| shop.post(&format!("/api/v1/products/{product}/stock/{what}")).token(&shop.seller).key("1");
+    let receipt = |what: &str| {
+        shop.post(&format!("/api/v1/products/{product}/stock/{what}"))
+            .token(&shop.seller)
+            .key("1")
+    };
     assert_eq!(receipt("receipts").json(json!({"quantity": 1})).send().await.status, 201);
     let adjusted = receipt("adjustments").json(json!({"delta": 1, "reason": "found"})).send().await;
     assert_eq!((adjusted.status.as_u16(), adjusted.header("idempotency-replayed")), (201, None));
@@ -49,7 +56,12 @@ async fn a_key_counts_for_one_account_and_one_path() {
 async fn a_refusal_that_the_engine_decided_is_repeated_and_any_other_is_not() {
     let shop = Shop::open().await;
     let product = shop.product(json!({"onHand": 10})).await;
-    let deposit = |amount| shop.post(&format!("/api/v1/accounts/{}/deposits", shop.buyer_id)).token(&shop.admin).key("d").json(json!({"amount": won(amount)}));
+    let deposit = |amount| {
+        shop.post(&format!("/api/v1/accounts/{}/deposits", shop.buyer_id))
+            .token(&shop.admin)
+            .key("d")
+            .json(json!({"amount": won(amount)}))
+    };
     let first = deposit(0).send().await;
     first.refused(422, "amount-not-positive");
     let again = deposit(0).send().await;
@@ -57,20 +69,41 @@ async fn a_refusal_that_the_engine_decided_is_repeated_and_any_other_is_not() {
     deposit(5).send().await.refused(422, "idempotency-key-reused");
 
     // Unreadable, not allowed: the key is as good as new.
-    shop.order(product, 1, |_| {}).key("o").raw("{").send().await.refused(400, "malformed-json");
-    shop.order(product, 0, |_| {}).key("o").send().await.refused(422, "quantity-out-of-range");
-    shop.order(product, 1, |_| {}).key("o").token(&shop.seller).send().await.refused(403, "forbidden");
+    shop.order(product, 1, |_| {})
+        .key("o")
+        .raw("{")
+        .send()
+        .await
+        .refused(400, "malformed-json");
+    shop.order(product, 0, |_| {})
+        .key("o")
+        .send()
+        .await
+        .refused(422, "quantity-out-of-range");
+    shop.order(product, 1, |_| {})
+        .key("o")
+        .token(&shop.seller)
+        .send()
+        .await
+        .refused(403, "forbidden");
     assert_eq!(shop.order(product, 1, |_| {}).key("o").send().await.status, 202);
 }
 
 #[tokio::test]
 async fn a_refusal_is_repeated_in_the_language_of_each_request() {
     let shop = Shop::open().await;
-    let order = |language: &str| shop.order(uuid::Uuid::max(), 1, |_| {}).key("o").header("accept-language", language);
+    let order = |language: &str| {
+        shop.order(uuid::Uuid::max(), 1, |_| {})
+            .key("o")
+            .header("accept-language", language)
+    };
     let korean = order("ko").send().await;
     let english = order("en").send().await;
     assert_eq!(english.refused(422, "unknown-product").header("idempotency-replayed"), Some("true"));
-    assert_eq!((korean.text("title"), english.text("title")), ("상품을 찾을 수 없습니다".to_owned(), "There is no such product".to_owned()));
+    assert_eq!(
+        (korean.text("title"), english.text("title")),
+        ("상품을 찾을 수 없습니다".to_owned(), "There is no such product".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -93,7 +126,12 @@ async fn however_many_race_with_one_key_one_order_is_placed() {
     let racers: Vec<_> = (0..32)
         .map(|_| {
             let shop = std::sync::Arc::clone(&shop);
-            tokio::spawn(async move { shop.order(product, 1, |body| body["payment"]["method"] = json!("CARD")).key("race").send().await })
+            tokio::spawn(async move {
+                shop.order(product, 1, |body| body["payment"]["method"] = json!("CARD"))
+                    .key("race")
+                    .send()
+                    .await
+            })
         })
         .collect();
     let mut orders = HashSet::new();
@@ -134,7 +172,11 @@ async fn a_key_that_cannot_be_read_is_refused() {
     let shop = Shop::open().await;
     let product = shop.product(json!({"onHand": 10})).await;
     for key in ["", "\"", "two words", &"k".repeat(256)] {
-        shop.order(product, 1, |_| {}).key(key).send().await.refused(400, "idempotency-key-invalid");
+        shop.order(product, 1, |_| {})
+            .key(key)
+            .send()
+            .await
+            .refused(400, "idempotency-key-invalid");
     }
     assert_eq!(shop.order(product, 1, |_| {}).key(&"k".repeat(255)).send().await.status, 202);
 }

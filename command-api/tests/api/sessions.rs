@@ -7,7 +7,10 @@ use uuid::Uuid;
 use crate::shop::{Deadlines, PASSWORD, Reply, Shop};
 
 async fn log_in(shop: &Shop, email: &str, password: &str) -> Reply {
-    shop.post("/api/v1/auth/login").json(json!({"email": email, "password": password})).send().await
+    shop.post("/api/v1/auth/login")
+        .json(json!({"email": email, "password": password}))
+        .send()
+        .await
 }
 
 async fn refresh(shop: &Shop, token: &str) -> Reply {
@@ -19,7 +22,10 @@ async fn a_login_answers_tokens_that_count_and_the_keys_that_verify_them_are_pub
     let shop = Shop::open().await;
     let tokens = log_in(&shop, " Buyer@Jangbu.dev ", PASSWORD).await;
     assert_eq!(tokens.status, 200);
-    assert_eq!((tokens.body["tokenType"].as_str(), tokens.body["expiresIn"].as_u64()), (Some("Bearer"), Some(600)));
+    assert_eq!(
+        (tokens.body["tokenType"].as_str(), tokens.body["expiresIn"].as_u64()),
+        (Some("Bearer"), Some(600))
+    );
     assert_eq!(tokens.header("cache-control"), Some("no-store"));
     let principal = shop.api.verifier().verify(&tokens.text("accessToken")).expect("valid");
     assert_eq!(principal.account.uuid(), shop.buyer_id);
@@ -60,17 +66,33 @@ async fn repeated_failures_are_slowed_whether_the_account_exists_or_not() {
     log_in(&shop, "seller@jangbu.dev", PASSWORD).await;
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     shop.log_in("buyer@jangbu.dev").await;
-    log_in(&shop, "buyer@jangbu.dev", "wrong password").await.refused(401, "invalid-credentials");
+    log_in(&shop, "buyer@jangbu.dev", "wrong password")
+        .await
+        .refused(401, "invalid-credentials");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_logins_is_turned_away_not_queued() {
-    let settings = Settings { passwords_waiting: 1, ..Settings::default() };
-    let shop = Shop::with(settings, Deadlines { payment: Duration::from_secs(60) }).await;
+    let settings = Settings {
+        passwords_waiting: 1,
+        ..Settings::default()
+    };
+    let shop = Shop::with(
+        settings,
+        Deadlines {
+            payment: Duration::from_mins(1),
+        },
+    )
+    .await;
     let logins = (0..12).map(|_| log_in(&shop, "buyer@jangbu.dev", PASSWORD));
     let answers = all(logins).await;
     let busy: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
-    assert!(!busy.is_empty() && busy.len() < answers.len(), "{} of {}", busy.len(), answers.len());
+    assert!(
+        !busy.is_empty() && busy.len() < answers.len(),
+        "{} of {}",
+        busy.len(),
+        answers.len()
+    );
     for answer in busy {
         answer.refused(503, "overloaded");
     }
@@ -88,7 +110,11 @@ pub(crate) async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>
                 *done = Some(value);
             }
         }
-        if done.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if done.iter().all(Option::is_some) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     })
     .await;
     done.into_iter().flatten().collect()
@@ -114,7 +140,12 @@ async fn what_is_no_token_of_a_session_refreshes_nothing() {
     for token in ["", "nonsense", &format!("{}.{}", Uuid::max(), "A".repeat(43))] {
         refresh(&shop, token).await.refused(401, "session-over");
     }
-    shop.post("/api/v1/auth/refresh").json(json!({})).send().await.refused(400, "invalid-body").at("/refreshToken");
+    shop.post("/api/v1/auth/refresh")
+        .json(json!({}))
+        .send()
+        .await
+        .refused(400, "invalid-body")
+        .at("/refreshToken");
 }
 
 #[tokio::test]
@@ -133,11 +164,21 @@ async fn a_session_ends_by_itself() {
     let mut settings = Settings::default();
     settings.tokens.refresh_ttl = Duration::from_millis(200);
     settings.tokens.access_ttl = Duration::from_secs(1);
-    let shop = Shop::with(settings, Deadlines { payment: Duration::from_secs(60) }).await;
+    let shop = Shop::with(
+        settings,
+        Deadlines {
+            payment: Duration::from_mins(1),
+        },
+    )
+    .await;
     let tokens = log_in(&shop, "buyer@jangbu.dev", PASSWORD).await;
     tokio::time::sleep(Duration::from_millis(2_100)).await;
     refresh(&shop, &tokens.text("refreshToken")).await.refused(401, "session-over");
-    let look = shop.get(&format!("/api/v1/orders/{}", Uuid::max())).token(&tokens.text("accessToken")).send().await;
+    let look = shop
+        .get(&format!("/api/v1/orders/{}", Uuid::max()))
+        .token(&tokens.text("accessToken"))
+        .send()
+        .await;
     look.refused(401, "expired-token");
 }
 
@@ -146,8 +187,22 @@ async fn only_a_bearer_token_of_ours_lets_in() {
     let shop = Shop::open().await;
     let path = format!("/api/v1/orders/{}", Uuid::max());
     shop.get(&path).send().await.refused(401, "unauthenticated");
-    for header in ["Bearer", "Bearer ", "Bearer nonsense", "Basic YTpi", &format!("Bearer {}x", shop.buyer)] {
-        shop.get(&path).header("authorization", header).send().await.refused(401, "invalid-token");
+    for header in [
+        "Bearer",
+        "Bearer ",
+        "Bearer nonsense",
+        "Basic YTpi",
+        &format!("Bearer {}x", shop.buyer),
+    ] {
+        shop.get(&path)
+            .header("authorization", header)
+            .send()
+            .await
+            .refused(401, "invalid-token");
     }
-    shop.get(&path).header("authorization", &format!("bearer {}", shop.buyer)).send().await.refused(404, "unknown-order");
+    shop.get(&path)
+        .header("authorization", &format!("bearer {}", shop.buyer))
+        .send()
+        .await
+        .refused(404, "unknown-order");
 }

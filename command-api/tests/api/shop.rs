@@ -44,7 +44,13 @@ pub(crate) const PASSWORD: &str = "jangbu-demo";
 
 impl Shop {
     pub(crate) async fn open() -> Self {
-        Self::with(Settings::default(), Deadlines { payment: Duration::from_secs(600) }).await
+        Self::with(
+            Settings::default(),
+            Deadlines {
+                payment: Duration::from_mins(10),
+            },
+        )
+        .await
     }
 
     pub(crate) async fn with(settings: Settings, deadlines: Deadlines) -> Self {
@@ -53,7 +59,7 @@ impl Shop {
         let store = Arc::new(Store::default());
         let processes = sagas::Settings {
             currency: settings.currency,
-            reservation_ttl: Duration::from_secs(3_600),
+            reservation_ttl: Duration::from_hours(1),
             payment_deadline: deadlines.payment,
         };
         let core = CoreSettings::new(processes, jiff::tz::TimeZone::UTC, represent);
@@ -73,9 +79,15 @@ impl Shop {
             buyer: String::new(),
             buyer_id: Uuid::from_u128(0xb),
         };
-        for (id, name, role) in [(0xa, "admin", Role::Admin), (0x5, "seller", Role::Seller), (0xb, "buyer", Role::Buyer)] {
+        for (id, name, role) in [
+            (0xa, "admin", Role::Admin),
+            (0x5, "seller", Role::Seller),
+            (0xb, "buyer", Role::Buyer),
+        ] {
             let email = format!("{name}@jangbu.dev");
-            ensure_account(&shop.api, AccountId::new(Uuid::from_u128(id)), &email, PASSWORD, name, role).await.expect("an account");
+            ensure_account(&shop.api, AccountId::new(Uuid::from_u128(id)), &email, PASSWORD, name, role)
+                .await
+                .expect("an account");
         }
         shop.admin = shop.log_in("admin@jangbu.dev").await;
         shop.seller = shop.log_in("seller@jangbu.dev").await;
@@ -84,7 +96,11 @@ impl Shop {
     }
 
     pub(crate) async fn log_in(&self, email: &str) -> String {
-        let answer = self.post("/api/v1/auth/login").json(json!({"email": email, "password": PASSWORD})).send().await;
+        let answer = self
+            .post("/api/v1/auth/login")
+            .json(json!({"email": email, "password": PASSWORD}))
+            .send()
+            .await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.text("accessToken")
     }
@@ -105,7 +121,13 @@ impl Shop {
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> Call<'_> {
-        Call { shop: self, method, path: path.to_owned(), headers: HeaderMap::new(), body: Body::empty() }
+        Call {
+            shop: self,
+            method,
+            path: path.to_owned(),
+            headers: HeaderMap::new(),
+            body: Body::empty(),
+        }
     }
 
     pub(crate) fn post(&self, path: &str) -> Call<'_> {
@@ -125,14 +147,20 @@ impl Shop {
     }
 
     pub(crate) async fn deposit(&self, account: Uuid, amount: i64) {
-        let call = self.post(&format!("/api/v1/accounts/{account}/deposits")).token(&self.admin).new_key();
+        let call = self
+            .post(&format!("/api/v1/accounts/{account}/deposits"))
+            .token(&self.admin)
+            .new_key();
         let answer = call.json(json!({"amount": won(amount)})).send().await;
         assert_eq!(answer.status, 201, "{}", answer.body);
     }
 
     /// An order of the buyer; `more` changes its body.
     pub(crate) fn order(&self, product: Uuid, quantity: i64, more: impl FnOnce(&mut Value)) -> Call<'_> {
-        self.post("/api/v1/orders").token(&self.buyer).new_key().json(order_body(product, quantity, more))
+        self.post("/api/v1/orders")
+            .token(&self.buyer)
+            .new_key()
+            .json(order_body(product, quantity, more))
     }
 
     /// On hand and reserved.
@@ -178,7 +206,8 @@ pub(crate) struct Call<'a> {
 
 impl Call<'_> {
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header value"));
+        self.headers
+            .insert(HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header value"));
         self
     }
 
@@ -201,6 +230,7 @@ impl Call<'_> {
         self
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "bodies are written where they are sent")]
     pub(crate) fn json(self, body: Value) -> Self {
         self.raw(body.to_string())
     }
@@ -211,13 +241,25 @@ impl Call<'_> {
     }
 
     pub(crate) async fn send(self) -> Reply {
-        let mut request = http::Request::builder().method(self.method.clone()).uri(&self.path).body(self.body).expect("a request");
+        let mut request = http::Request::builder()
+            .method(self.method.clone())
+            .uri(&self.path)
+            .body(self.body)
+            .expect("a request");
         *request.headers_mut() = self.headers;
         let response = self.shop.router.clone().oneshot(request).await.expect("a router does not fail");
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
-        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or(Value::Null) };
-        let reply = Reply { status: parts.status, headers: parts.headers, body };
+        let body = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).unwrap_or(Value::Null)
+        };
+        let reply = Reply {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        };
         reply.check_form();
         check_documented(&self.method, &self.path, reply.status);
         reply
@@ -234,7 +276,10 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn text(&self, member: &str) -> String {
-        self.body[member].as_str().unwrap_or_else(|| panic!("no {member} in {}", self.body)).to_owned()
+        self.body[member]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {member} in {}", self.body))
+            .to_owned()
     }
 
     pub(crate) fn id(&self, member: &str) -> Uuid {
@@ -248,7 +293,12 @@ impl Reply {
     /// Refused with this status and code.
     #[track_caller]
     pub(crate) fn refused(&self, status: u16, code: &str) -> &Self {
-        assert_eq!((self.status.as_u16(), self.body["code"].as_str()), (status, Some(code)), "{}", self.body);
+        assert_eq!(
+            (self.status.as_u16(), self.body["code"].as_str()),
+            (status, Some(code)),
+            "{}",
+            self.body
+        );
         self
     }
 
@@ -281,13 +331,22 @@ fn check_documented(method: &Method, path: &str, status: StatusCode) {
     let path = path.split('?').next().unwrap_or_default();
     let matches = |template: &str| {
         let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
-        template.len() == path.len() && template.iter().zip(path).all(|(part, found)| part.starts_with('{') || *part == found)
+        template.len() == path.len()
+            && template
+                .iter()
+                .zip(path)
+                .all(|(part, found)| part.starts_with('{') || *part == found)
     };
     let paths = DOCUMENT["paths"].as_object().expect("paths");
-    let Some((template, operations)) = paths.iter().find(|(template, _)| matches(template)) else { return };
+    let Some((template, operations)) = paths.iter().find(|(template, _)| matches(template)) else {
+        return;
+    };
     let operation = &operations[method.as_str().to_ascii_lowercase()];
     if operation.is_object() {
-        assert!(operation["responses"].get(status.as_str()).is_some(), "{method} {template} answered {status}, which is not documented");
+        assert!(
+            operation["responses"].get(status.as_str()).is_some(),
+            "{method} {template} answered {status}, which is not documented"
+        );
     }
 }
 
@@ -310,7 +369,11 @@ impl Store {
 impl EventStore for Store {
     fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError> {
         let (delay_millis, broken) = (Arc::clone(&self.delay_millis), Arc::clone(&self.broken));
-        Ok(Box::new(Writer { writer: self.memory.writer()?, delay_millis, broken }))
+        Ok(Box::new(Writer {
+            inner: self.memory.writer()?,
+            delay_millis,
+            broken,
+        }))
     }
 
     fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
@@ -319,14 +382,14 @@ impl EventStore for Store {
 }
 
 struct Writer {
-    writer: Box<dyn LogWriter>,
+    inner: Box<dyn LogWriter>,
     delay_millis: Arc<AtomicU64>,
     broken: Arc<AtomicBool>,
 }
 
 impl LogWriter for Writer {
     fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
-        self.writer.take(shard, instance, now)
+        self.inner.take(shard, instance, now)
     }
 
     fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
@@ -334,11 +397,11 @@ impl LogWriter for Writer {
         if self.broken.load(Ordering::Relaxed) {
             return Err(CommitError::NotWritten("the disk is full".into()));
         }
-        self.writer.commit(batches)
+        self.inner.commit(batches)
     }
 
     fn heartbeat(&mut self, shard: u16, epoch: u64, now: i64) -> Result<(), CommitError> {
-        self.writer.heartbeat(shard, epoch, now)
+        self.inner.heartbeat(shard, epoch, now)
     }
 }
 
@@ -352,7 +415,10 @@ impl PaymentGateway for Provider {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
             if charge.payment_key.starts_with("sim_declined") {
-                return ChargeOutcome::Declined { code: "REJECT_CARD_PAYMENT".into(), message: "no".into() };
+                return ChargeOutcome::Declined {
+                    code: "REJECT_CARD_PAYMENT".into(),
+                    message: "no".into(),
+                };
             }
             ChargeOutcome::Charged { amount: charge.amount }
         })

@@ -26,8 +26,9 @@ pub(crate) fn for_writing(path: &Arc<Path>) -> Result<(), StoreError> {
         create(path)?;
     }
     check_file(path, true)?;
+    // Before it is set up for writing: what belongs to another program stays as it is.
+    let format = format_of(&connection::reading(path)?, path)?;
     let mut connection = connection::writing(path)?;
-    let format = format_of(&connection, path)?;
     if format < FORMAT {
         upgrade(&mut connection, format).map_err(|error| errors::reading(path, error))?;
     }

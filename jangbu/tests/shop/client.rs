@@ -41,8 +41,17 @@ impl Answer {
     /// Demands one of these statuses, and a problem.
     #[track_caller]
     pub(crate) fn expect_some_problem(self, statuses: &[u16]) -> Self {
-        assert!(statuses.contains(&self.status), "{} is not one of {statuses:?}: {}", self.status, self.body);
-        let kind = self.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        assert!(
+            statuses.contains(&self.status),
+            "{} is not one of {statuses:?}: {}",
+            self.status,
+            self.body
+        );
+        let kind = self
+            .headers
+            .get("content-type")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         assert!(kind.starts_with("application/problem+json"), "{kind}: {}", self.body);
         for member in ["type", "title", "status", "code", "traceId"] {
             assert!(!self.body[member].is_null(), "no {member}: {}", self.body);
@@ -59,7 +68,10 @@ impl Answer {
     /// A text of the body.
     #[track_caller]
     pub(crate) fn text(&self, member: &str) -> String {
-        self.body[member].as_str().unwrap_or_else(|| panic!("no {member}: {}", self.body)).to_owned()
+        self.body[member]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {member}: {}", self.body))
+            .to_owned()
     }
 
     /// The order's id.
@@ -98,7 +110,10 @@ pub(crate) enum Pay<'a> {
 
 /// The body of an order for these products. Its address is what nobody may find in the clear later on.
 pub(crate) fn order(lines: &[(&str, u32)], pay: Pay<'_>) -> Value {
-    let lines: Vec<_> = lines.iter().map(|(product, quantity)| json!({ "productId": product, "quantity": quantity })).collect();
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|(product, quantity)| json!({ "productId": product, "quantity": quantity }))
+        .collect();
     let payment = match pay {
         Pay::Balance => json!({ "method": "BALANCE" }),
         Pay::Card(key) => json!({ "method": "CARD", "paymentKey": key }),
@@ -140,7 +155,10 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new() -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
-        Self { http, address: Arc::default() }
+        Self {
+            http,
+            address: Arc::default(),
+        }
     }
 
     pub(crate) fn moved_to(&self, address: &str) {
@@ -157,7 +175,10 @@ impl Client {
     }
 
     pub(crate) async fn is_ready(&self) -> bool {
-        self.request(Method::GET, "/readyz").send().await.is_ok_and(|answer| answer.status() == 200)
+        self.request(Method::GET, "/readyz")
+            .send()
+            .await
+            .is_ok_and(|answer| answer.status() == 200)
     }
 
     /// Sends it once.
@@ -170,16 +191,23 @@ impl Client {
     }
 
     pub(crate) async fn get(&self, token: &Token, path: &str) -> Answer {
-        Self::send(self.request(Method::GET, path).bearer_auth(&token.0)).await.expect("the shop answers")
+        Self::send(self.request(Method::GET, path).bearer_auth(&token.0))
+            .await
+            .expect("the shop answers")
     }
 
     /// A command, sent once.
     pub(crate) async fn post(&self, token: &Token, path: &str, body: &Value) -> Answer {
-        Self::send(self.command(token, path, &fresh_key(), body)).await.expect("the shop answers")
+        Self::send(self.command(token, path, &fresh_key(), body))
+            .await
+            .expect("the shop answers")
     }
 
     pub(crate) fn command(&self, token: &Token, path: &str, key: &str, body: &Value) -> RequestBuilder {
-        self.request(Method::POST, path).bearer_auth(&token.0).header("idempotency-key", key).json(body)
+        self.request(Method::POST, path)
+            .bearer_auth(&token.0)
+            .header("idempotency-key", key)
+            .json(body)
     }
 
     /// A command, sent under the same key until there is an answer that lasts: as a client must who wants it done once.
@@ -209,7 +237,13 @@ impl Client {
         let request = self.request(Method::POST, "/api/v1/accounts").json(&body);
         let account = Self::send(request).await.expect("the shop answers").expect(201).text("accountId");
         if balance > 0 {
-            self.post(admin, &format!("/api/v1/accounts/{account}/deposits"), &json!({ "amount": won(balance) })).await.expect(201);
+            self.post(
+                admin,
+                &format!("/api/v1/accounts/{account}/deposits"),
+                &json!({ "amount": won(balance) }),
+            )
+            .await
+            .expect(201);
         }
         (self.log_in(&email).await, account)
     }
@@ -240,14 +274,27 @@ impl Client {
     /// The order, once it has settled.
     pub(crate) async fn settled(&self, token: &Token, order: &str) -> Answer {
         self.order_that(token, order, |status| {
-            matches!(status, "CONFIRMED" | "CANCELLED" | "AWAITING_PAYMENT" | "NEEDS_ATTENTION" | "PREPARING_SHIPMENT" | "SHIPPED" | "DELIVERED" | "REFUNDED")
+            matches!(
+                status,
+                "CONFIRMED"
+                    | "CANCELLED"
+                    | "AWAITING_PAYMENT"
+                    | "NEEDS_ATTENTION"
+                    | "PREPARING_SHIPMENT"
+                    | "SHIPPED"
+                    | "DELIVERED"
+                    | "REFUNDED"
+            )
         })
         .await
     }
 
     /// The order, once it is paid or has come to nothing.
     pub(crate) async fn ended(&self, token: &Token, order: &str) -> Answer {
-        self.order_that(token, order, |status| matches!(status, "CONFIRMED" | "CANCELLED" | "NEEDS_ATTENTION")).await
+        self.order_that(token, order, |status| {
+            matches!(status, "CONFIRMED" | "CANCELLED" | "NEEDS_ATTENTION")
+        })
+        .await
     }
 
     async fn order_that(&self, token: &Token, order: &str, wanted: impl Fn(&str) -> bool) -> Answer {
@@ -292,8 +339,17 @@ impl Client {
             let balance = self.ask(token, "{ me { balance { amount } } }", &json!({})).await["me"]["balance"]["amount"].as_i64()?;
             let mut stock = BTreeMap::new();
             for product in products {
-                let data = self.ask(token, "query ($id: ID!) { inventory(productId: $id) { onHand reserved } }", &json!({ "id": product })).await;
-                stock.insert((*product).to_owned(), (number(&data["inventory"]["onHand"])?, number(&data["inventory"]["reserved"])?));
+                let data = self
+                    .ask(
+                        token,
+                        "query ($id: ID!) { inventory(productId: $id) { onHand reserved } }",
+                        &json!({ "id": product }),
+                    )
+                    .await;
+                stock.insert(
+                    (*product).to_owned(),
+                    (number(&data["inventory"]["onHand"])?, number(&data["inventory"]["reserved"])?),
+                );
             }
             Some(Figures { balance, stock })
         })
@@ -305,14 +361,22 @@ impl Client {
         let request = self.request(Method::GET, &format!("/simulator/v1/ledger?limit=1000&orderId={order}"));
         let answer = Self::send(request).await.expect("the provider answers").expect(200);
         let entries = answer.body["entries"].as_array().expect("entries").clone();
-        let entry = |entry: &Value| (entry["kind"].as_str().unwrap_or_default().to_owned(), entry["amount"].as_i64().unwrap_or_default());
+        let entry = |entry: &Value| {
+            (
+                entry["kind"].as_str().unwrap_or_default().to_owned(),
+                entry["amount"].as_i64().unwrap_or_default(),
+            )
+        };
         entries.iter().map(entry).collect()
     }
 
     /// Waits until the provider's ledger of an order is this.
     pub(crate) async fn ledger_is(&self, order: &str, expected: &[(&str, i64)]) {
         let expected: Vec<_> = expected.iter().map(|(kind, amount)| ((*kind).to_owned(), *amount)).collect();
-        eventually(&format!("the provider's ledger of {order} is {expected:?}"), async || (self.ledger(order).await == expected).then_some(())).await;
+        eventually(&format!("the provider's ledger of {order} is {expected:?}"), async || {
+            (self.ledger(order).await == expected).then_some(())
+        })
+        .await;
     }
 }
 

@@ -50,9 +50,18 @@ impl Shop {
 
     /// The same, with its data in this directory.
     pub(crate) async fn open_in(scratch: TempDir, data: PathBuf, settings: &[(&str, &str)]) -> Self {
-        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         let child = spawn(scratch.path(), &data, &settings);
-        let mut shop = Self { scratch, data, settings, child, client: Client::new() };
+        let mut shop = Self {
+            scratch,
+            data,
+            settings,
+            child,
+            client: Client::new(),
+        };
         shop.wait_until_ready().await;
         shop
     }
@@ -90,9 +99,15 @@ impl Shop {
     /// Asks it to end, which it does in order.
     pub(crate) async fn stop(&mut self) {
         let pid = self.child.id().expect("the shop runs").to_string();
-        let asked = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill can be run");
+        let asked = std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("kill can be run");
         assert!(asked.success(), "the shop's own process can be asked to end");
-        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends when it is asked to").expect("it has ended");
+        let status = tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("it ends when it is asked to")
+            .expect("it has ended");
         assert_eq!(status.code(), Some(0), "ends in order:\n{}", self.output());
     }
 
@@ -155,7 +170,10 @@ impl Drop for Shop {
 pub(crate) async fn runs_into(scratch: &Path, data: &Path, listen: &str) -> (ExitStatus, String) {
     let mut command = command(scratch, data, listen);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends by itself").expect("the binary runs");
+    let output = tokio::time::timeout(PATIENCE, command.output())
+        .await
+        .expect("it ends by itself")
+        .expect("the binary runs");
     let said = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8_lossy(&said).into_owned())
 }
@@ -164,12 +182,23 @@ fn spawn(scratch: &Path, data: &Path, settings: &[(String, String)]) -> Child {
     // The one before it left its own.
     let _ = fs::remove_file(data.join("address"));
     let output = output_file(scratch);
-    let append = || -> File { OpenOptions::new().create(true).append(true).open(&output).expect("a file for what it says") };
+    let append = || -> File {
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&output)
+            .expect("a file for what it says")
+    };
     let mut command = command(scratch, data, "127.0.0.1:0");
     for (name, value) in settings {
         command.env(name, value);
     }
-    command.stdin(Stdio::null()).stdout(append()).stderr(append()).spawn().expect("the binary runs")
+    command
+        .stdin(Stdio::null())
+        .stdout(append())
+        .stderr(append())
+        .spawn()
+        .expect("the binary runs")
 }
 
 fn command(scratch: &Path, data: &Path, listen: &str) -> Command {
@@ -180,7 +209,11 @@ fn command(scratch: &Path, data: &Path, listen: &str) -> Command {
             command.env_remove(name);
         }
     }
-    command.current_dir(scratch).args(["serve", "--demo", "--listen", listen, "--data"]).arg(data).kill_on_drop(true);
+    command
+        .current_dir(scratch)
+        .args(["serve", "--demo", "--listen", listen, "--data"])
+        .arg(data)
+        .kill_on_drop(true);
     command
 }
 
@@ -207,7 +240,7 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
     }
 }
 
-/// Chance that comes again: SplitMix64 from a seed that is printed.
+/// Chance that comes again: `SplitMix64` from a seed that is printed.
 pub(crate) struct Chance(u64);
 
 impl Chance {

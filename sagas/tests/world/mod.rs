@@ -1,5 +1,7 @@
 //! A shop in memory: the real aggregates, the process managers, and a provider that says what the test tells it to.
 
+#![allow(dead_code, reason = "each test uses its part of it")]
+
 use std::{collections::BTreeMap, time::Duration};
 
 use aggregates::{
@@ -10,29 +12,29 @@ use aggregates::{
 use sagas::{Ask, ProviderCall, Purchase, Settings, policies, purchase};
 use uuid::Uuid;
 
-pub const SELLER: AccountId = AccountId::new(Uuid::from_u128(0xA));
-pub const BUYER: AccountId = AccountId::new(Uuid::from_u128(0xB));
-pub const ORDER: OrderId = OrderId::new(Uuid::from_u128(0x0D));
-pub const MINUTE: Duration = Duration::from_secs(60);
-pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const SELLER: AccountId = AccountId::new(Uuid::from_u128(0xA));
+pub(crate) const BUYER: AccountId = AccountId::new(Uuid::from_u128(0xB));
+pub(crate) const ORDER: OrderId = OrderId::new(Uuid::from_u128(0x0D));
+pub(crate) const MINUTE: Duration = Duration::from_mins(1);
+pub(crate) const DAY: Duration = Duration::from_hours(24);
 /// What is in stock of every product, and what is in the buyer's wallet, at first.
-pub const ON_HAND: u64 = 10;
-pub const BALANCE: i64 = 100_000;
+pub(crate) const ON_HAND: u64 = 10;
+pub(crate) const BALANCE: i64 = 100_000;
 
-pub fn krw(minor: i64) -> Money {
+pub(crate) fn krw(minor: i64) -> Money {
     Money::new(minor, Currency::KRW)
 }
 
-pub fn product(number: u128) -> ProductId {
+pub(crate) fn product(number: u128) -> ProductId {
     ProductId::new(Uuid::from_u128(number))
 }
 
-pub fn key(text: &str) -> PaymentKey {
+pub(crate) fn key(text: &str) -> PaymentKey {
     text.parse().expect("a payment key")
 }
 
 /// One of each product, at the price that the shop asks.
-pub fn order(products: &[u128]) -> PlaceOrder {
+pub(crate) fn order(products: &[u128]) -> PlaceOrder {
     let line = |number: &u128| RequestedLine {
         product: product(*number),
         quantity: Quantity::parse(1).expect("one is a quantity"),
@@ -53,7 +55,7 @@ pub fn order(products: &[u128]) -> PlaceOrder {
 }
 
 /// The same, paid by card.
-pub fn card_order(products: &[u128]) -> PlaceOrder {
+pub(crate) fn card_order(products: &[u128]) -> PlaceOrder {
     PlaceOrder {
         method: PaymentMethod::Card,
         ..order(products)
@@ -62,7 +64,7 @@ pub fn card_order(products: &[u128]) -> PlaceOrder {
 
 /// What the provider says.
 #[derive(Clone, Copy, Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     Charged(i64),
     Declined,
     Unknown,
@@ -99,27 +101,27 @@ impl Answer {
 }
 
 /// The shop.
-pub struct World {
-    pub now: Timestamp,
-    pub settings: Settings,
+pub(crate) struct World {
+    pub(crate) now: Timestamp,
+    pub(crate) settings: Settings,
     /// What is asked of aggregates and not delivered, the next first.
-    pub asked: Vec<Command>,
+    pub(crate) asked: Vec<Command>,
     /// What is asked of the provider and not answered, the oldest first.
-    pub calls: Vec<ProviderCall>,
-    pub timers: BTreeMap<Uuid, (Timestamp, Command)>,
+    pub(crate) calls: Vec<ProviderCall>,
+    pub(crate) timers: BTreeMap<Uuid, (Timestamp, Command)>,
     /// Everything that happened since the shop opened.
-    pub log: Vec<CommerceEvent>,
+    pub(crate) log: Vec<CommerceEvent>,
     /// What a process asked for and was refused.
-    pub refused: Vec<(Command, Refusal)>,
+    pub(crate) refused: Vec<(Command, Refusal)>,
     /// Shows the purchase each of its events so often.
-    pub deliveries: usize,
+    pub(crate) deliveries: usize,
     states: BTreeMap<(Kind, Uuid), State>,
     purchase: Purchase,
 }
 
 impl World {
     /// Three products at 1,000, 2,000 and 3,000 KRW, and a buyer.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let settings = Settings {
             currency: Currency::KRW,
             reservation_ttl: 60 * MINUTE,
@@ -156,26 +158,26 @@ impl World {
     }
 
     /// A shop where this order was just placed; nothing has followed yet.
-    pub fn with_placed(place: PlaceOrder) -> Self {
+    pub(crate) fn with_placed(place: PlaceOrder) -> Self {
         let mut world = Self::new();
         world.place(place);
         world
     }
 
     /// A shop where this order was placed, and everything followed that needs nobody else.
-    pub fn with(place: PlaceOrder) -> Self {
+    pub(crate) fn with(place: PlaceOrder) -> Self {
         let mut world = Self::with_placed(place);
         world.run();
         world
     }
 
-    pub fn place(&mut self, place: PlaceOrder) {
+    pub(crate) fn place(&mut self, place: PlaceOrder) {
         self.tell(Command::Order(ORDER, OrderCommand::Place(Box::new(place))))
             .expect("the order can be placed");
     }
 
     /// Tells an aggregate; what follows waits in `asked`.
-    pub fn tell(&mut self, command: Command) -> Result<(), Refusal> {
+    pub(crate) fn tell(&mut self, command: Command) -> Result<(), Refusal> {
         let command = self.enriched(command);
         let (kind, id) = command.target();
         let state = self.states.entry((kind, id)).or_insert_with(|| kind.initial());
@@ -186,13 +188,13 @@ impl World {
     }
 
     /// Tells an aggregate, and sees to everything that follows.
-    pub fn expect(&mut self, command: Command) {
+    pub(crate) fn expect(&mut self, command: Command) {
         self.tell(command).expect("allowed");
         self.run();
     }
 
     /// Delivers one of the commands that wait.
-    pub fn deliver(&mut self, index: usize) {
+    pub(crate) fn deliver(&mut self, index: usize) {
         let command = self.asked.remove(index);
         if let Err(refusal) = self.tell(command.clone()) {
             self.refused.push((command, refusal));
@@ -200,7 +202,7 @@ impl World {
     }
 
     /// Delivers all commands, depth first as the engine does.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         while !self.asked.is_empty() {
             self.deliver(0);
         }
@@ -208,19 +210,19 @@ impl World {
     }
 
     /// The provider answers the oldest call.
-    pub fn answer(&mut self, answer: Answer) -> ProviderCall {
+    pub(crate) fn answer(&mut self, answer: Answer) -> ProviderCall {
         let call = self.calls.remove(0);
         self.expect(Command::Payment(call.payment(), answer.command()));
         call
     }
 
     /// The provider answers, and nothing has followed yet.
-    pub fn hear(&mut self, payment: PaymentId, answer: Answer) {
+    pub(crate) fn hear(&mut self, payment: PaymentId, answer: Answer) {
         self.tell(Command::Payment(payment, answer.command()))
             .expect("the provider's word is always taken");
     }
 
-    pub fn buyer_cancels(&mut self) -> Result<(), Refusal> {
+    pub(crate) fn buyer_cancels(&mut self) -> Result<(), Refusal> {
         self.tell(Command::Order(
             ORDER,
             OrderCommand::RequestCancellation {
@@ -230,7 +232,7 @@ impl World {
         ))
     }
 
-    pub fn buyer_pays(&mut self, amount: i64) -> Result<(), Refusal> {
+    pub(crate) fn buyer_pays(&mut self, amount: i64) -> Result<(), Refusal> {
         let at = self.now;
         self.tell(Command::Order(
             ORDER,
@@ -245,7 +247,7 @@ impl World {
     }
 
     /// The next timer's time comes; nothing has followed yet. Says how long that took.
-    pub fn fire_next(&mut self) -> Option<Duration> {
+    pub(crate) fn fire_next(&mut self) -> Option<Duration> {
         let (id, due) = self
             .timers
             .iter()
@@ -261,13 +263,13 @@ impl World {
     }
 
     /// The next timer's time comes, and everything follows.
-    pub fn wait(&mut self) -> Option<Duration> {
+    pub(crate) fn wait(&mut self) -> Option<Duration> {
         let waited = self.fire_next();
         self.run();
         waited
     }
 
-    pub fn status(&self) -> OrderStatus {
+    pub(crate) fn status(&self) -> OrderStatus {
         self.state(Kind::Order, ORDER.uuid(), |state| {
             if let State::Order(order) = state {
                 order.status()
@@ -277,7 +279,7 @@ impl World {
         })
     }
 
-    pub fn order(&self) -> Order {
+    pub(crate) fn order(&self) -> Order {
         self.state(Kind::Order, ORDER.uuid(), |state| {
             if let State::Order(order) = state {
                 (**order).clone()
@@ -287,11 +289,11 @@ impl World {
         })
     }
 
-    pub fn failure(&self) -> Option<FailureCode> {
+    pub(crate) fn failure(&self) -> Option<FailureCode> {
         self.order().failure().map(|(code, _)| code)
     }
 
-    pub fn payment(&self) -> Payment {
+    pub(crate) fn payment(&self) -> Payment {
         let id = PaymentId::for_order(ORDER).uuid();
         self.state(Kind::Payment, id, |state| {
             if let State::Payment(payment) = state {
@@ -302,7 +304,7 @@ impl World {
         })
     }
 
-    pub fn inventory(&self, number: u128) -> Inventory {
+    pub(crate) fn inventory(&self, number: u128) -> Inventory {
         let id = product(number).uuid();
         self.state(Kind::Inventory, id, |state| {
             if let State::Inventory(stock) = state {
@@ -314,12 +316,12 @@ impl World {
     }
 
     /// On hand and reserved.
-    pub fn stock(&self, number: u128) -> (u64, u64) {
+    pub(crate) fn stock(&self, number: u128) -> (u64, u64) {
         let inventory = self.inventory(number);
         (inventory.on_hand(), inventory.reserved())
     }
 
-    pub fn wallet(&self) -> Wallet {
+    pub(crate) fn wallet(&self) -> Wallet {
         self.state(Kind::Wallet, BUYER.uuid(), |state| {
             if let State::Wallet(wallet) = state {
                 (**wallet).clone()
@@ -329,22 +331,22 @@ impl World {
         })
     }
 
-    pub fn balance(&self) -> i64 {
+    pub(crate) fn balance(&self) -> i64 {
         self.wallet().balance().expect("the wallet is open").minor()
     }
 
     /// The stored names of what happened since the shop opened.
-    pub fn happened(&self) -> Vec<&'static str> {
+    pub(crate) fn happened(&self) -> Vec<&'static str> {
         self.log.iter().map(CommerceEvent::stored_name).collect()
     }
 
-    pub fn count(&self, name: &str) -> usize {
+    pub(crate) fn count(&self, name: &str) -> usize {
         self.happened().iter().filter(|happened| **happened == name).count()
     }
 
     /// Nothing is left of the order, but that it was cancelled.
     #[track_caller]
-    pub fn assert_undone(&self, failure: FailureCode) {
+    pub(crate) fn assert_undone(&self, failure: FailureCode) {
         assert_eq!((self.status(), self.failure()), (OrderStatus::Cancelled, Some(failure)));
         for number in 1..=3 {
             assert_eq!(self.stock(number), (ON_HAND, 0), "product {number}");
@@ -425,6 +427,7 @@ impl World {
         let mut follows = Vec::new();
         for ask in asks {
             match ask {
+                Ask::Tell(Command::Inventory(_, InventoryCommand::Release { .. })) => {}
                 Ask::Tell(command) => follows.push(command),
                 // The engine owes a call once under its id.
                 Ask::Provider(call) if self.calls.contains(&call) => {}
