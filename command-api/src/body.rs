@@ -181,8 +181,19 @@ fn unreadable(error: &serde_json::Error, mut pointer: String) -> Problem {
 fn expected(text: &str) -> Cow<'static, str> {
     let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
     match text.rsplit_once(", expected ") {
-        Some((_, expected)) => format!("must be {expected}").into(),
+        Some((_, expected)) => format!("must be {}", in_words_of_json(expected)).into(),
         None => Cow::Borrowed("is not of the form that is expected"),
+    }
+}
+
+/// Our readers name types of Rust, which mean nothing to those who wrote the body.
+fn in_words_of_json(expected: &str) -> &str {
+    match expected {
+        "i64" => "a whole number",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        name if name.starts_with("struct ") => "an object",
+        words => words,
     }
 }
 

@@ -11,8 +11,8 @@ use std::{
 };
 
 use aggregates::{
-    AccountId, Command, Currency, Kind, Money, OrderCommand, OrderId, PaymentMethod, PlaceOrder, ProductCommand, ProductId, Quantity, RequestedLine, Sealed,
-    State, Stock, Timestamp, TrackingId, WalletCommand,
+    AccountId, Command, Currency, Kind, Money, OrderCommand, OrderId, PaymentMethod, PlaceOrder, ProductCommand, ProductId, Quantity,
+    RequestedLine, Sealed, State, Stock, Timestamp, TrackingId, WalletCommand,
 };
 use engine::{Actor, Cause, Core, CoreSettings, Idempotency, Input, Output, Request};
 use event_store::{EventStore, LogWriter, RecordKey};
@@ -32,7 +32,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         reservation_ttl: Duration::from_secs(3_600),
         payment_deadline: Duration::from_secs(600),
     };
-    let mut core = Core::new(head, store.reader()?, CoreSettings::new(processes, jiff::tz::TimeZone::UTC, represent))?;
+    let mut core = Core::new(
+        head,
+        store.reader()?,
+        CoreSettings::new(processes, jiff::tz::TimeZone::UTC, represent),
+    )?;
     let mut spent = Spent::default();
     open_shop(&mut core, writer.as_mut(), &mut spent)?;
 
@@ -60,17 +64,29 @@ struct Spent {
     bytes: usize,
 }
 
-fn turn(core: &mut Core<()>, writer: &mut dyn LogWriter, mut inputs: Vec<Input<()>>, spent: &mut Spent) -> Result<(), Box<dyn std::error::Error>> {
+fn turn(
+    core: &mut Core<()>,
+    writer: &mut dyn LogWriter,
+    mut inputs: Vec<Input<()>>,
+    spent: &mut Spent,
+) -> Result<(), Box<dyn std::error::Error>> {
     loop {
         let begun = Instant::now();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros();
         let outputs = core.step(Timestamp::from_micros(i64::try_from(now)?), inputs);
         spent.core += begun.elapsed();
-        let Some(batch) = outputs.into_iter().find_map(|output| if let Output::Commit(batch) = output { Some(batch) } else { None }) else {
+        let Some(batch) = outputs
+            .into_iter()
+            .find_map(|output| if let Output::Commit(batch) = output { Some(batch) } else { None })
+        else {
             return Ok(());
         };
         spent.events += batch.events.len();
-        spent.bytes += batch.events.iter().map(|event| event.payload.len() + event.metadata.len()).sum::<usize>();
+        spent.bytes += batch
+            .events
+            .iter()
+            .map(|event| event.payload.len() + event.metadata.len())
+            .sum::<usize>();
         let begun = Instant::now();
         let result = writer.commit(&[&batch]);
         spent.store += begun.elapsed();
@@ -87,7 +103,11 @@ fn buyer(number: u64) -> AccountId {
 }
 
 fn cause() -> Cause {
-    Cause { actor: Actor::Account(buyer(0)), correlation: Uuid::new_v4(), traceparent: None }
+    Cause {
+        actor: Actor::Account(buyer(0)),
+        correlation: Uuid::new_v4(),
+        traceparent: None,
+    }
 }
 
 fn open_shop(core: &mut Core<()>, writer: &mut dyn LogWriter, spent: &mut Spent) -> Result<(), Box<dyn std::error::Error>> {
@@ -107,14 +127,24 @@ fn open_shop(core: &mut Core<()>, writer: &mut dyn LogWriter, spent: &mut Spent)
     }
     for number in 0..50 {
         ask(Command::Wallet(buyer(number), WalletCommand::Open { currency: Currency::KRW }));
-        ask(Command::Wallet(buyer(number), WalletCommand::Deposit { amount: Money::new(1_000_000_000_000, Currency::KRW) }));
+        ask(Command::Wallet(
+            buyer(number),
+            WalletCommand::Deposit {
+                amount: Money::new(1_000_000_000_000, Currency::KRW),
+            },
+        ));
     }
     turn(core, writer, inputs, spent)
 }
 
 fn order(number: u64) -> Input<()> {
     let id = OrderId::new(Uuid::new_v5(&Uuid::NAMESPACE_OID, &number.to_le_bytes()));
-    let line = RequestedLine { product: product(number % 10), quantity: Quantity::parse(1).expect("a quantity"), stated_price: None, offer: None };
+    let line = RequestedLine {
+        product: product(number % 10),
+        quantity: Quantity::parse(1).expect("a quantity"),
+        stated_price: None,
+        offer: None,
+    };
     let place = PlaceOrder {
         buyer: buyer(number % 50),
         lines: vec![line],
@@ -128,8 +158,18 @@ fn order(number: u64) -> Input<()> {
     };
     let mut record = *id.uuid().as_bytes();
     record.reverse();
-    let idempotency = Some(Idempotency { key: number.to_string(), record: RecordKey(record), fingerprint: [0; 16] });
-    Input::Command((), Box::new(Request { idempotency, ..Request::new(Command::Order(id, OrderCommand::Place(Box::new(place))), cause()) }))
+    let idempotency = Some(Idempotency {
+        key: number.to_string(),
+        record: RecordKey(record),
+        fingerprint: [0; 16],
+    });
+    Input::Command(
+        (),
+        Box::new(Request {
+            idempotency,
+            ..Request::new(Command::Order(id, OrderCommand::Place(Box::new(place))), cause())
+        }),
+    )
 }
 
 fn represent(_: Kind, id: Uuid, _: &State, version: u64) -> Vec<u8> {

@@ -29,7 +29,14 @@ const COMMITTING: u8 = 2;
 
 impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { entries: FxHashMap::default(), capacity, cascade: 0, journal: Vec::new(), open: Vec::new(), committing: Vec::new() }
+        Self {
+            entries: FxHashMap::default(),
+            capacity,
+            cascade: 0,
+            journal: Vec::new(),
+            open: Vec::new(),
+            committing: Vec::new(),
+        }
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<(&V, u64)> {
@@ -42,7 +49,16 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
 
     /// Puts in what was read from the log, or a state that nothing has happened to.
     pub(crate) fn loaded(&mut self, key: K, value: V, version: u64, turn: u64) {
-        self.entries.insert(key, Entry { value, version, used: turn, cascade: 0, undurable: 0 });
+        self.entries.insert(
+            key,
+            Entry {
+                value,
+                version,
+                used: turn,
+                cascade: 0,
+                undurable: 0,
+            },
+        );
     }
 
     /// Changes a value by some events, and remembers what it was. The value must be here.
@@ -126,4 +142,3 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         self.entries.retain(|_, entry| entry.used > limit || entry.undurable > 0);
     }
 }
-

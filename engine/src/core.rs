@@ -49,7 +49,15 @@ pub struct CoreSettings {
 impl CoreSettings {
     /// The settings that the shop runs with.
     pub fn new(processes: sagas::Settings, time_zone: jiff::tz::TimeZone, represent: Represent) -> Self {
-        Self { processes, time_zone, shards: 1, represent, cache: 50_000, cascade: 1_024, batch: 4_096 }
+        Self {
+            processes,
+            time_zone,
+            shards: 1,
+            represent,
+            cache: 50_000,
+            cascade: 1_024,
+            batch: 4_096,
+        }
     }
 }
 
@@ -242,15 +250,29 @@ impl<T> Core<T> {
             Input::Command(ticket, request) => self.waiting.push_back(Work::Request { ticket, request }),
             Input::Outcome(effect, outcome) => self.backlog.push_back(Work::Outcome { effect, outcome }),
             Input::Read(ticket, kind, id) => {
-                let answer = self.load(kind, id).map(|versioned| Response::State(Some(versioned).filter(|versioned| versioned.version > 0)));
-                self.open.releases.push(Release::Answer { ticket, answer, retry: None });
+                let answer = self
+                    .load(kind, id)
+                    .map(|versioned| Response::State(Some(versioned).filter(|versioned| versioned.version > 0)));
+                self.open.releases.push(Release::Answer {
+                    ticket,
+                    answer,
+                    retry: None,
+                });
             }
             Input::Watch(ticket, kind, id, until) => match self.load(kind, id) {
                 Ok(versioned) if versioned.version > 0 && until(&versioned.state) => {
-                    self.open.releases.push(Release::Answer { ticket, answer: Ok(Response::State(Some(versioned))), retry: None });
+                    self.open.releases.push(Release::Answer {
+                        ticket,
+                        answer: Ok(Response::State(Some(versioned))),
+                        retry: None,
+                    });
                 }
                 Ok(_) => self.watchers.entry((kind, id)).or_default().push((ticket, until)),
-                Err(error) => self.open.releases.push(Release::Answer { ticket, answer: Err(error), retry: None }),
+                Err(error) => self.open.releases.push(Release::Answer {
+                    ticket,
+                    answer: Err(error),
+                    retry: None,
+                }),
             },
         }
     }
@@ -302,7 +324,11 @@ impl<T> Core<T> {
                 outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
             }
         }
-        let releases = self.open.releases.drain(..).chain(self.committing.iter_mut().flat_map(|open| open.releases.drain(..)));
+        let releases = self
+            .open
+            .releases
+            .drain(..)
+            .chain(self.committing.iter_mut().flat_map(|open| open.releases.drain(..)));
         for release in releases {
             if let Release::Answer { ticket, .. } = release {
                 outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
@@ -324,7 +350,8 @@ impl<T> Core<T> {
         }
         let known = std::mem::take(&mut self.owed);
         for effect in unfinished.effects {
-            let owed: Owed = serde_json::from_str(&effect.effect).map_err(|error| StoreError::Corrupt(format!("effect {}: {error}", effect.id)))?;
+            let owed: Owed =
+                serde_json::from_str(&effect.effect).map_err(|error| StoreError::Corrupt(format!("effect {}: {error}", effect.id)))?;
             if !known.contains_key(&effect.id) || matches!(owed, Owed::Cascade { .. }) {
                 match &owed {
                     Owed::Cascade { .. } => self.backlog.push_back(Work::Rest { effect: effect.id }),

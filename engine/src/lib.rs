@@ -10,7 +10,6 @@ mod request;
 mod shell;
 mod stored;
 
-
 pub use core::{Core, CoreSettings, Input, Outcome, Output, Response};
 pub use request::{Actor, Answer, Cause, ConsistencyToken, EngineError, Idempotency, Planned, Reply, Represent, Request, Versioned};
 pub use shell::{Engine, EngineSettings, Running, Subscriber};

@@ -15,7 +15,12 @@ pub(crate) struct OrderNumbers {
 
 impl OrderNumbers {
     pub(crate) fn new(zone: TimeZone, shard: u16, shards: u16) -> Self {
-        Self { zone, shard, shards: shards.max(1), day: None }
+        Self {
+            zone,
+            shard,
+            shards: shards.max(1),
+            day: None,
+        }
     }
 
     /// The number of the `count`th order of this shard (from 1), placed at `at`.
@@ -27,10 +32,15 @@ impl OrderNumbers {
     fn day(&mut self, at: Timestamp) -> &str {
         let known = self.day.as_ref().is_some_and(|(from, to, _)| (*from..*to).contains(&at.micros()));
         if !known {
-            let zoned = jiff::Timestamp::from_microsecond(at.micros()).unwrap_or_default().to_zoned(self.zone.clone());
+            let zoned = jiff::Timestamp::from_microsecond(at.micros())
+                .unwrap_or_default()
+                .to_zoned(self.zone.clone());
             let text = zoned.strftime("%Y%m%d").to_string();
             let start = zoned.start_of_day().map_or(at.micros(), |start| start.timestamp().as_microsecond());
-            let end = zoned.start_of_day().and_then(|start| start.checked_add(1.day())).map_or(start, |end| end.timestamp().as_microsecond());
+            let end = zoned
+                .start_of_day()
+                .and_then(|start| start.checked_add(1.day()))
+                .map_or(start, |end| end.timestamp().as_microsecond());
             self.day = Some((start, end, text));
         }
         self.day.as_ref().map_or("", |(_, _, text)| text)
@@ -46,8 +56,14 @@ mod tests {
         let mut numbers = OrderNumbers::new(TimeZone::get("Asia/Seoul").expect("a known time zone"), 0, 1);
         let before_midnight: jiff::Timestamp = "2026-11-20T14:59:59Z".parse().expect("a time");
         let at = |time: jiff::Timestamp| Timestamp::from_micros(time.as_microsecond());
-        assert_eq!(numbers.number(1, at(before_midnight)).expect("a number").as_str(), "2026112000000001");
-        assert_eq!(numbers.number(2, at(before_midnight + 1.second())).expect("a number").as_str(), "2026112100000002");
+        assert_eq!(
+            numbers.number(1, at(before_midnight)).expect("a number").as_str(),
+            "2026112000000001"
+        );
+        assert_eq!(
+            numbers.number(2, at(before_midnight + 1.second())).expect("a number").as_str(),
+            "2026112100000002"
+        );
     }
 
     #[test]

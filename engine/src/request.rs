@@ -25,7 +25,13 @@ pub struct Request {
 impl Request {
     /// A command that is not repeated by its sender.
     pub fn new(command: Command, cause: Cause) -> Self {
-        Self { command, cause, idempotency: None, if_match: None, dry_run: false }
+        Self {
+            command,
+            cause,
+            idempotency: None,
+            if_match: None,
+            dry_run: false,
+        }
     }
 }
 

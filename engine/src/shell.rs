@@ -44,7 +44,14 @@ pub struct EngineSettings {
 impl EngineSettings {
     /// The settings that the shop runs with.
     pub fn new(core: CoreSettings, instance: Uuid) -> Self {
-        Self { core, instance, payment_timeout: Duration::from_secs(5), queue: 4_096, watchers: 16_384, calls: 2_048 }
+        Self {
+            core,
+            instance,
+            payment_timeout: Duration::from_secs(5),
+            queue: 4_096,
+            watchers: 16_384,
+            calls: 2_048,
+        }
     }
 }
 
@@ -63,7 +70,9 @@ pub struct Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("log_id", &self.shared.log_id).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("log_id", &self.shared.log_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -141,8 +150,21 @@ impl Engine {
         let store_thread = thread::Builder::new().name("store".to_owned());
         let store_thread = store_thread.spawn(move || write_batches(writer.as_mut(), checker.as_ref(), epoch, &batches_to_write, &results));
         let store_thread = store_thread.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
-        let caller = Caller { gateway, timeout: settings.payment_timeout, permits: Arc::new(Semaphore::new(settings.calls)), inbox, runtime };
-        let worker = Worker { core, shared: Arc::clone(&shared), caller, subscribers, batches, ended: ended_sender };
+        let caller = Caller {
+            gateway,
+            timeout: settings.payment_timeout,
+            permits: Arc::new(Semaphore::new(settings.calls)),
+            inbox,
+            runtime,
+        };
+        let worker = Worker {
+            core,
+            shared: Arc::clone(&shared),
+            caller,
+            subscribers,
+            batches,
+            ended: ended_sender,
+        };
         let core_thread = thread::Builder::new().name("engine".to_owned()).spawn(move || {
             worker.run(&messages);
             // The store thread ends when its channel does.
@@ -151,7 +173,10 @@ impl Engine {
             }
         });
         let core_thread = core_thread.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
-        Ok(Running { engine: Self { shared }, core: Some(core_thread) })
+        Ok(Running {
+            engine: Self { shared },
+            core: Some(core_thread),
+        })
     }
 
     /// Decides a command, and answers when everything that the answer stands on is durable.
@@ -216,7 +241,10 @@ impl Engine {
             return Err(EngineError::Stopping);
         }
         let (ticket, answer) = oneshot::channel();
-        self.shared.inbox.send(Message::Input(input(ticket))).map_err(|_| EngineError::Stopping)?;
+        self.shared
+            .inbox
+            .send(Message::Input(input(ticket)))
+            .map_err(|_| EngineError::Stopping)?;
         answer.await.map_err(|_| EngineError::Stopping)?
     }
 }
@@ -406,7 +434,12 @@ struct Caller {
 
 impl Caller {
     fn call(&self, id: EffectId, call: ProviderCall) {
-        let (gateway, permits, inbox, timeout) = (Arc::clone(&self.gateway), Arc::clone(&self.permits), self.inbox.clone(), self.timeout);
+        let (gateway, permits, inbox, timeout) = (
+            Arc::clone(&self.gateway),
+            Arc::clone(&self.permits),
+            self.inbox.clone(),
+            self.timeout,
+        );
         self.runtime.spawn(async move {
             let _permit = permits.acquire_owned().await;
             let outcome = perform(gateway.as_ref(), call, timeout).await;
@@ -420,7 +453,12 @@ async fn perform(gateway: &dyn PaymentGateway, call: ProviderCall, timeout: Dura
     let idempotency_key = call.idempotency_key();
     let late = || format!("no answer within {timeout:?}");
     match call {
-        ProviderCall::Charge { order, payment_key, amount, .. } => {
+        ProviderCall::Charge {
+            order,
+            payment_key,
+            amount,
+            ..
+        } => {
             let charge = Charge {
                 payment_key: payment_key.to_string(),
                 order_reference: order.to_string(),
@@ -432,7 +470,10 @@ async fn perform(gateway: &dyn PaymentGateway, call: ProviderCall, timeout: Dura
             Outcome::Charge(answer.unwrap_or_else(|_| ChargeOutcome::Unknown { reason: late() }))
         }
         ProviderCall::Status { order, payment_key, .. } => {
-            let query = StatusQuery { payment_key: payment_key.to_string(), order_reference: order.to_string() };
+            let query = StatusQuery {
+                payment_key: payment_key.to_string(),
+                order_reference: order.to_string(),
+            };
             let answer = tokio::time::timeout(timeout, gateway.status(query)).await;
             Outcome::Status(answer.unwrap_or_else(|_| StatusOutcome::Unknown { reason: late() }))
         }
@@ -451,6 +492,8 @@ async fn perform(gateway: &dyn PaymentGateway, call: ProviderCall, timeout: Dura
 }
 
 fn now() -> Timestamp {
-    let micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
+    let micros = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
     Timestamp::from_micros(micros)
 }

@@ -74,19 +74,38 @@ struct AnswerIn<'a> {
 
 /// An answer as an idempotency record keeps it.
 pub(crate) fn encode_answer(answer: &Answer) -> Result<Box<[u8]>, serde_json::Error> {
-    let body = answer.result.as_ref().ok().map(|body| serde_json::from_slice::<&RawValue>(body)).transpose()?;
+    let body = answer
+        .result
+        .as_ref()
+        .ok()
+        .map(|body| serde_json::from_slice::<&RawValue>(body))
+        .transpose()?;
     let refusal = answer.result.as_ref().err();
-    let out = AnswerOut { version: answer.version, shard: answer.token.shard, position: answer.token.position, body, refusal };
+    let out = AnswerOut {
+        version: answer.version,
+        shard: answer.token.shard,
+        position: answer.token.position,
+        body,
+        refusal,
+    };
     serde_json::to_vec(&out).map(Vec::into_boxed_slice)
 }
 
 /// Reads a recorded answer.
 pub(crate) fn decode_answer(log_id: Uuid, json: &[u8]) -> Result<Answer, serde_json::Error> {
     let stored: AnswerIn<'_> = serde_json::from_slice(json)?;
-    let token = ConsistencyToken { log_id, shard: stored.shard, position: stored.position };
+    let token = ConsistencyToken {
+        log_id,
+        shard: stored.shard,
+        position: stored.position,
+    };
     let result = match (stored.body, stored.refusal) {
         (_, Some(refusal)) => Err(refusal),
         (body, None) => Ok(body.map_or("null", RawValue::get).as_bytes().into()),
     };
-    Ok(Answer { token, version: stored.version, result })
+    Ok(Answer {
+        token,
+        version: stored.version,
+        result,
+    })
 }

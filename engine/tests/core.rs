@@ -10,7 +10,9 @@ use sagas::ProviderCall;
 use world::{BALANCE, CARD, Paid, World, key};
 
 fn charged(call: &ProviderCall) -> Outcome {
-    let ProviderCall::Charge { amount, .. } = call else { panic!("a charge was expected, not {call:?}") };
+    let ProviderCall::Charge { amount, .. } = call else {
+        panic!("a charge was expected, not {call:?}")
+    };
     Outcome::Charge(ChargeOutcome::Charged { amount: amount.minor() })
 }
 
@@ -67,7 +69,10 @@ fn a_batch_that_was_not_written_leaves_no_trace_and_its_requests_may_come_again(
     let outputs = world.step_with(vec![Input::Committed(Err(CommitError::NotWritten("disk full".into())))]);
     let answers: Vec<_> = outputs.answers().collect();
     assert_eq!(answers.len(), 2);
-    assert!(answers.iter().all(|answer| matches!(answer, Err(EngineError::Unavailable(_)))), "{answers:?}");
+    assert!(
+        answers.iter().all(|answer| matches!(answer, Err(EngineError::Unavailable(_)))),
+        "{answers:?}"
+    );
     assert_eq!(world.head(), head);
     assert!(world.state(Kind::Order, order.uuid()).is_none());
     assert_eq!(world.balance(), BALANCE);
@@ -107,7 +112,14 @@ fn the_culprit_of_a_refused_batch_is_set_aside_and_all_others_get_through() {
         assert_eq!(world.order(order).status(), OrderStatus::Confirmed);
     }
     assert!(world.state(Kind::Order, bad.uuid()).is_none());
-    assert_eq!(world.answers().iter().filter(|answer| matches!(answer, Err(EngineError::Parked(_)))).count(), 1);
+    assert_eq!(
+        world
+            .answers()
+            .iter()
+            .filter(|answer| matches!(answer, Err(EngineError::Parked(_))))
+            .count(),
+        1
+    );
     assert_eq!(world.parked().len(), 1);
     assert_eq!(world.stock(0), (98, 0));
     // It is over: many fit into one batch again.
@@ -155,10 +167,16 @@ fn the_same_key_places_one_order_and_every_repeat_gets_the_same_answer() {
     world.place(1, Paid::Balance, &[(0, 1)]);
     world.settle();
     let replies = world.replies();
-    assert_eq!(replies.iter().map(|reply| reply.replayed).collect::<Vec<_>>(), [false, true, true, true]);
+    assert_eq!(
+        replies.iter().map(|reply| reply.replayed).collect::<Vec<_>>(),
+        [false, true, true, true]
+    );
     let first = replies[0].answer.clone();
     assert!(replies.iter().all(|reply| reply.answer == first));
-    assert!(String::from_utf8_lossy(first.result.as_ref().expect("placed")).contains("PLACED"), "the answer is the command's own");
+    assert!(
+        String::from_utf8_lossy(first.result.as_ref().expect("placed")).contains("PLACED"),
+        "the answer is the command's own"
+    );
     assert_eq!(world.order(order).status(), OrderStatus::Confirmed);
     assert_eq!(world.balance(), BALANCE - 5_000);
 }
@@ -183,7 +201,10 @@ fn a_refusal_is_recorded_like_any_answer() {
     world.place(1, Paid::Balance, &[(7, 1)]);
     world.settle();
     let replies = world.replies();
-    let refusals: Vec<_> = replies.iter().map(|reply| reply.answer.result.clone().expect_err("refused")).collect();
+    let refusals: Vec<_> = replies
+        .iter()
+        .map(|reply| reply.answer.result.clone().expect_err("refused"))
+        .collect();
     assert_eq!(refusals.len(), 2);
     assert_eq!(refusals[0], refusals[1]);
     assert_eq!(refusals[0].code, "unknown-product");
@@ -201,7 +222,13 @@ fn after_a_crash_between_question_and_answer_the_status_is_asked_and_the_charge_
     assert_eq!(calls.len(), 1);
     let (id, call) = calls[0].clone();
     assert!(matches!(call, ProviderCall::Status { .. }), "{call:?}");
-    world.tell(Input::Outcome(id, Outcome::Status(StatusOutcome::Charged { amount: 5_000, order_reference: order.to_string() })));
+    world.tell(Input::Outcome(
+        id,
+        Outcome::Status(StatusOutcome::Charged {
+            amount: 5_000,
+            order_reference: order.to_string(),
+        }),
+    ));
     world.settle();
     assert_eq!(world.order(order).status(), OrderStatus::Confirmed);
 }
@@ -213,7 +240,12 @@ fn what_was_not_charged_is_asked_for_again_under_the_same_key() {
     let (id, first) = world.settle()[0].clone();
     world.tell(Input::Outcome(id, Outcome::Charge(ChargeOutcome::Unknown { reason: "500".into() })));
     let (id, _) = world.settle()[0].clone();
-    world.tell(Input::Outcome(id, Outcome::Status(StatusOutcome::NotCharged { status: "IN_PROGRESS".into() })));
+    world.tell(Input::Outcome(
+        id,
+        Outcome::Status(StatusOutcome::NotCharged {
+            status: "IN_PROGRESS".into(),
+        }),
+    ));
     let (id, second) = world.settle()[0].clone();
     assert!(matches!(second, ProviderCall::Charge { attempt: 2, .. }), "{second:?}");
     assert_eq!(first.idempotency_key(), second.idempotency_key());
@@ -271,7 +303,11 @@ fn a_cascade_that_is_too_long_for_one_turn_goes_on_in_the_next_and_after_a_crash
             }
         }
         world.settle();
-        assert_eq!(world.order(order).status(), OrderStatus::Confirmed, "crash after {crash_after} commits");
+        assert_eq!(
+            world.order(order).status(),
+            OrderStatus::Confirmed,
+            "crash after {crash_after} commits"
+        );
         assert_eq!(world.balance(), BALANCE - 30_000);
         for product in 0..6 {
             assert_eq!(world.stock(product), (99, 0));
@@ -317,8 +353,15 @@ fn a_dry_run_says_what_would_be_recorded_and_records_nothing() {
     let planned = world.replies()[0].planned.clone();
     world.place(1, Paid::Balance, &[(0, 1)]);
     let batch = world.step().batch().expect("a batch");
-    let real: Vec<_> = batch.events.iter().map(|event| (event.event_type.to_string(), event.payload.to_string())).collect();
-    let dry: Vec<_> = planned.iter().map(|event| (event.event_type.clone(), event.payload.get().to_owned())).collect();
+    let real: Vec<_> = batch
+        .events
+        .iter()
+        .map(|event| (event.event_type.to_string(), event.payload.to_string()))
+        .collect();
+    let dry: Vec<_> = planned
+        .iter()
+        .map(|event| (event.event_type.clone(), event.payload.get().to_owned()))
+        .collect();
     assert_eq!(dry, real);
     assert_eq!(batch.records.len(), 1, "a dry run does not use its key up");
 }
@@ -331,7 +374,14 @@ fn a_version_that_is_not_the_current_one_is_refused() {
     let version = world.version(Kind::Order, order.uuid());
     world.cancel_if_match(order, version - 1);
     world.settle();
-    let refusal = world.replies().last().expect("an answer").answer.result.clone().expect_err("refused");
+    let refusal = world
+        .replies()
+        .last()
+        .expect("an answer")
+        .answer
+        .result
+        .clone()
+        .expect_err("refused");
     assert_eq!(refusal.code, "version-mismatch");
     world.cancel_if_match(order, version);
     world.settle();
@@ -410,7 +460,10 @@ fn money_that_turns_up_after_the_buyer_has_cancelled_goes_back() {
     world.cancel(order);
     world.settle();
     assert_eq!(world.order(order).status(), OrderStatus::Cancelling, "first the provider's word");
-    world.tell(Input::Outcome(charge, Outcome::Charge(ChargeOutcome::Unknown { reason: "timeout".into() })));
+    world.tell(Input::Outcome(
+        charge,
+        Outcome::Charge(ChargeOutcome::Unknown { reason: "timeout".into() }),
+    ));
     let (status, _) = world.settle()[0].clone();
     world.tell(Input::Outcome(status, Outcome::Status(StatusOutcome::NotFound)));
     world.settle();
@@ -420,7 +473,13 @@ fn money_that_turns_up_after_the_buyer_has_cancelled_goes_back() {
     world.wait(1_000);
     let (status, call) = world.settle()[0].clone();
     assert!(matches!(call, ProviderCall::Status { .. }));
-    world.tell(Input::Outcome(status, Outcome::Status(StatusOutcome::Charged { amount: 5_000, order_reference: order.to_string() })));
+    world.tell(Input::Outcome(
+        status,
+        Outcome::Status(StatusOutcome::Charged {
+            amount: 5_000,
+            order_reference: order.to_string(),
+        }),
+    ));
     let (cancel, call) = world.settle()[0].clone();
     assert!(matches!(call, ProviderCall::Cancel { .. }), "{call:?}");
     world.tell(Input::Outcome(cancel, Outcome::Cancel(CancellationOutcome::Cancelled)));
@@ -479,12 +538,18 @@ fn the_cache_may_be_tiny() {
     let mut world = World::with_cache(2);
     for number in 0..50_u64 {
         let product = |offset| u32::try_from((number + offset) % 6).expect("small");
-        world.place(number, if number % 2 == 0 { Paid::Balance } else { CARD }, &[(product(0), 1), (product(1), 1)]);
+        world.place(
+            number,
+            if number % 2 == 0 { Paid::Balance } else { CARD },
+            &[(product(0), 1), (product(1), 1)],
+        );
     }
     world.settle();
     world.wait(3_600_000);
     world.settle();
-    let confirmed = (0..50).filter(|number| world.order(key(*number)).status() == OrderStatus::Confirmed).count();
+    let confirmed = (0..50)
+        .filter(|number| world.order(key(*number)).status() == OrderStatus::Confirmed)
+        .count();
     assert_eq!(confirmed, 25);
     assert_eq!((0..6).map(|product| world.stock(product).1).sum::<u64>(), 0);
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use aggregates::{
-    AccountId, Command, Currency, FailureCode, Kind, Money, OrderCommand, OrderId, OrderStatus, PaymentMethod, PlaceOrder, ProductCommand, ProductId, Quantity,
-    Recorded, RequestedLine, Sealed, State, Stock, TrackingId, WalletCommand,
+    AccountId, Command, Currency, FailureCode, Kind, Money, OrderCommand, OrderId, OrderStatus, PaymentMethod, PlaceOrder, ProductCommand,
+    ProductId, Quantity, Recorded, RequestedLine, Sealed, State, Stock, TrackingId, WalletCommand,
 };
 use engine::{Actor, Cause, CoreSettings, Engine, EngineError, EngineSettings, Idempotency, Request, Running};
 use event_store::{EventStore, RecordKey, verify_chain};
@@ -37,7 +37,12 @@ impl PaymentGateway for Approving {
     }
 
     fn status(&self, query: StatusQuery) -> Answer<'_, StatusOutcome> {
-        Box::pin(async move { StatusOutcome::Charged { amount: PRICE, order_reference: query.order_reference } })
+        Box::pin(async move {
+            StatusOutcome::Charged {
+                amount: PRICE,
+                order_reference: query.order_reference,
+            }
+        })
     }
 
     fn cancel(&self, _: Cancellation) -> Answer<'_, CancellationOutcome> {
@@ -66,7 +71,11 @@ fn buyer(number: u128) -> AccountId {
 }
 
 fn cause() -> Cause {
-    Cause { actor: Actor::System, correlation: Uuid::new_v4(), traceparent: None }
+    Cause {
+        actor: Actor::System,
+        correlation: Uuid::new_v4(),
+        traceparent: None,
+    }
 }
 
 fn represent(_: Kind, id: Uuid, _: &State, version: u64) -> Vec<u8> {
@@ -85,9 +94,20 @@ fn open(data: &std::path::Path, gateway: Arc<dyn PaymentGateway>, change: impl F
     change(&mut settings);
     let published = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&published);
-    let subscriber = Box::new(move |events: &Arc<[Recorded]>| seen.lock().expect("nobody panics").extend(events.iter().map(|event| event.position)));
+    let subscriber = Box::new(move |events: &Arc<[Recorded]>| {
+        seen.lock()
+            .expect("nobody panics")
+            .extend(events.iter().map(|event| event.position))
+    });
     let running = Engine::start(&store, gateway, settings, vec![subscriber], tokio::runtime::Handle::current()).expect("it starts");
-    (Shop { engine: running.engine(), running, published }, store)
+    (
+        Shop {
+            engine: running.engine(),
+            running,
+            published,
+        },
+        store,
+    )
 }
 
 impl Shop {
@@ -110,8 +130,10 @@ impl Shop {
     }
 
     async fn wallet(&self, number: u128, amount: i64) {
-        self.ask(Command::Wallet(buyer(number), WalletCommand::Open { currency: Currency::KRW })).await;
-        self.ask(Command::Wallet(buyer(number), WalletCommand::Deposit { amount: krw(amount) })).await;
+        self.ask(Command::Wallet(buyer(number), WalletCommand::Open { currency: Currency::KRW }))
+            .await;
+        self.ask(Command::Wallet(buyer(number), WalletCommand::Deposit { amount: krw(amount) }))
+            .await;
     }
 
     fn order(&self, key: u64, by: u128, method: PaymentMethod, products: &[u128]) -> (OrderId, Request) {
@@ -135,21 +157,43 @@ impl Shop {
         };
         let mut record = [0; 16];
         record[..8].copy_from_slice(&key.to_le_bytes());
-        let idempotency = Some(Idempotency { key: key.to_string(), record: RecordKey(record), fingerprint: [0; 16] });
-        (id, Request { idempotency, ..Request::new(Command::Order(id, OrderCommand::Place(Box::new(place))), cause()) })
+        let idempotency = Some(Idempotency {
+            key: key.to_string(),
+            record: RecordKey(record),
+            fingerprint: [0; 16],
+        });
+        (
+            id,
+            Request {
+                idempotency,
+                ..Request::new(Command::Order(id, OrderCommand::Place(Box::new(place))), cause())
+            },
+        )
     }
 
     async fn settled(&self, id: OrderId) -> (OrderStatus, Option<FailureCode>) {
         let settled = |state: &State| matches!(state, State::Order(order) if order.settled());
         let watch = self.engine.watch(Kind::Order, id.uuid(), settled);
-        let versioned = tokio::time::timeout(Duration::from_secs(30), watch).await.expect("it settles").expect("an answer");
-        let State::Order(order) = versioned.state else { panic!("not an order") };
+        let versioned = tokio::time::timeout(Duration::from_secs(30), watch)
+            .await
+            .expect("it settles")
+            .expect("an answer");
+        let State::Order(order) = versioned.state else {
+            panic!("not an order")
+        };
         (order.status(), order.failure().map(|(code, _)| code))
     }
 
     async fn stock(&self, number: u128) -> (u64, u64) {
-        let versioned = self.engine.read(Kind::Inventory, product(number).uuid()).await.expect("an answer").expect("it exists");
-        let State::Inventory(inventory) = versioned.state else { panic!("not an inventory") };
+        let versioned = self
+            .engine
+            .read(Kind::Inventory, product(number).uuid())
+            .await
+            .expect("an answer")
+            .expect("it exists");
+        let State::Inventory(inventory) = versioned.state else {
+            panic!("not an inventory")
+        };
         (inventory.on_hand(), inventory.reserved())
     }
 }
@@ -173,7 +217,10 @@ async fn of_more_buyers_than_units_exactly_as_many_as_there_are_units_get_one_co
         let (shop, store) = open(scratch.path(), gateway.clone(), |_| ());
         if round == 1 {
             for number in 0..3 {
-                let receive = aggregates::InventoryCommand::Receive { quantity: UNITS, reference: None };
+                let receive = aggregates::InventoryCommand::Receive {
+                    quantity: UNITS,
+                    reference: None,
+                };
                 shop.ask(Command::Inventory(product(number), receive)).await;
             }
         }
@@ -181,7 +228,11 @@ async fn of_more_buyers_than_units_exactly_as_many_as_there_are_units_get_one_co
         let lines: [&[u128]; 4] = [&[0], &[0, 1], &[1, 0, 2], &[2, 1]];
         let orders: Vec<_> = (0..200_u64)
             .map(|key| {
-                let method = if key % 2 == 0 { PaymentMethod::Balance } else { PaymentMethod::Card };
+                let method = if key % 2 == 0 {
+                    PaymentMethod::Balance
+                } else {
+                    PaymentMethod::Card
+                };
                 let lines = lines[usize::try_from(key % 4).expect("small")];
                 (shop.order(round * 1_000 + key, u128::from(key % 10), method, lines), lines)
             })
@@ -210,7 +261,10 @@ async fn of_more_buyers_than_units_exactly_as_many_as_there_are_units_get_one_co
         // More buyers than there are units want nothing but product 0.
         assert_eq!(shop.stock(0).await.0, 0);
         let published = shop.published.lock().expect("nobody panics").clone();
-        assert!(published.windows(2).all(|pair| pair[1] == pair[0] + 1), "events are published once, in order");
+        assert!(
+            published.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            "events are published once, in order"
+        );
         shop.running.stop();
         verify_chain(store.reader().expect("a reader").as_ref(), 0).expect("the chain holds");
     }
@@ -274,8 +328,13 @@ async fn too_many_waiting_requests_are_refused_at_once_and_lost_answers_are_not(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_provider_is_asked_for_the_status_after_its_timeout() {
     let scratch = tempfile::tempdir().expect("a directory");
-    let gateway = Arc::new(Approving { silent: true, ..Approving::default() });
-    let (shop, _) = open(scratch.path(), gateway, |settings| settings.payment_timeout = Duration::from_millis(50));
+    let gateway = Arc::new(Approving {
+        silent: true,
+        ..Approving::default()
+    });
+    let (shop, _) = open(scratch.path(), gateway, |settings| {
+        settings.payment_timeout = Duration::from_millis(50)
+    });
     shop.offer(0, 100).await;
     let (id, request) = shop.order(1, 0, PaymentMethod::Card, &[0]);
     shop.engine.execute(request).await.expect("an answer");
@@ -304,7 +363,10 @@ async fn a_stopped_engine_has_written_what_it_answered_and_refuses_the_rest() {
             (_, Err(error)) => assert_eq!(error, EngineError::Stopping),
         }
     }
-    assert_eq!(engine.read(Kind::Product, product(0).uuid()).await.expect_err("it has ended"), EngineError::Stopping);
+    assert_eq!(
+        engine.read(Kind::Product, product(0).uuid()).await.expect_err("it has ended"),
+        EngineError::Stopping
+    );
     let (shop, _) = open(scratch.path(), Arc::new(Approving::default()), |_| ());
     for id in acknowledged {
         assert_eq!(shop.settled(id).await.0, OrderStatus::Confirmed);
@@ -317,10 +379,15 @@ async fn an_engine_whose_shard_is_taken_over_ends_and_says_why() {
     let (shop, store) = open(scratch.path(), Arc::new(Approving::default()), |_| ());
     shop.offer(0, 10).await;
     let mut other = store.writer().expect("a writer");
-    other.take(0, Uuid::from_u128(7), shop.engine.now().micros()).expect("the same instance");
+    other
+        .take(0, Uuid::from_u128(7), shop.engine.now().micros())
+        .expect("the same instance");
     shop.wallet_is_refused().await;
     let mut ended = shop.engine.ended();
-    tokio::time::timeout(Duration::from_secs(10), ended.wait_for(Option::is_some)).await.expect("it ends").expect("a reason");
+    tokio::time::timeout(Duration::from_secs(10), ended.wait_for(Option::is_some))
+        .await
+        .expect("it ends")
+        .expect("a reason");
     assert!(ended.borrow().as_deref().is_some_and(|reason| reason.contains("took over")));
 }
 

@@ -112,7 +112,7 @@ pub(crate) const PRODUCTS: [DemoProduct; 6] = [
         price: 10_000,
         stock: Stock::Unlimited,
         sku: "GIFT-CARD",
-        description: "Gift card, sent to a phone: there is always one left",
+        description: "Gift card, never out of stock",
     },
 ];
 

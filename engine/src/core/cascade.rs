@@ -80,7 +80,8 @@ impl<T> Core<T> {
                 records.push(idempotency.record);
             }
             let (kind, id) = request.command.target();
-            let named_after_a_new_id = request.idempotency.is_some() && matches!(request.command, Command::Order(_, OrderCommand::Place(_)));
+            let named_after_a_new_id =
+                request.idempotency.is_some() && matches!(request.command, Command::Order(_, OrderCommand::Place(_)));
             if !named_after_a_new_id && !self.states.contains(&(kind, id)) {
                 streams.push((kind, id));
             }
@@ -90,9 +91,17 @@ impl<T> Core<T> {
         if records.is_empty() && streams.is_empty() {
             return;
         }
-        let reads: Vec<_> = streams.iter().map(|(kind, id)| StreamRead { stream: StreamId::new(kind.name(), *id), shape: shape(*kind) }).collect();
+        let reads: Vec<_> = streams
+            .iter()
+            .map(|(kind, id)| StreamRead {
+                stream: StreamId::new(kind.name(), *id),
+                shape: shape(*kind),
+            })
+            .collect();
         // What fails here is read again, and its error answered, when it is needed.
-        let Ok((found, slices)) = self.reader.read(&records, &reads) else { return };
+        let Ok((found, slices)) = self.reader.read(&records, &reads) else {
+            return;
+        };
         self.prefetched.extend(records.into_iter().zip(found));
         for ((kind, id), slice) in streams.into_iter().zip(slices) {
             if let Ok((state, version)) = fold(kind, id, &slice) {
@@ -106,18 +115,25 @@ impl<T> Core<T> {
         match work {
             Work::Request { ticket, request } => self.process_request(ticket, request),
             Work::Outcome { effect, outcome } => {
-                let Some(Owed::Call { call, origin }) = self.owed.get(&effect).cloned() else { return };
+                let Some(Owed::Call { call, origin }) = self.owed.get(&effect).cloned() else {
+                    return;
+                };
                 let command = command_of(&call, outcome.clone());
                 let settle = [Change::Settle(effect)];
                 self.process_own(vec![Rest { command, origin }], settle, Own::Outcome(effect, outcome));
             }
             Work::Timer { id } => {
                 let Some(timer) = self.timers.command(id).cloned() else { return };
-                let rest = vec![Rest { command: timer.command, origin: timer.origin }];
+                let rest = vec![Rest {
+                    command: timer.command,
+                    origin: timer.origin,
+                }];
                 self.process_own(rest, [Change::CancelTimer(id)], Own::Timer(id));
             }
             Work::Rest { effect } => {
-                let Some(rest) = self.owed.get(&effect).and_then(super::rest_of) else { return };
+                let Some(rest) = self.owed.get(&effect).and_then(super::rest_of) else {
+                    return;
+                };
                 self.process_own(rest, [Change::Settle(effect)], Own::Rest(effect));
             }
         }
@@ -125,7 +141,11 @@ impl<T> Core<T> {
 
     fn process_request(&mut self, ticket: T, request: Box<Request>) {
         if let Some(answer) = self.replay(&request) {
-            self.open.releases.push(Release::Answer { ticket, answer, retry: None });
+            self.open.releases.push(Release::Answer {
+                ticket,
+                answer,
+                retry: None,
+            });
             return;
         }
         let decided = self.undoable(|core, cascade| core.decide_request(cascade, &request));
@@ -148,7 +168,9 @@ impl<T> Core<T> {
         let first = commands.first().cloned();
         let decided = self.undoable(|core, cascade| {
             cascade.changes.extend(changes);
-            cascade.stack.extend(commands.into_iter().rev().map(|rest| (Ask::Tell(rest.command), rest.origin)));
+            cascade
+                .stack
+                .extend(commands.into_iter().rev().map(|rest| (Ask::Tell(rest.command), rest.origin)));
             core.run(cascade)
         });
         match decided {
@@ -184,7 +206,12 @@ impl<T> Core<T> {
         let (kind, target) = input.command.target();
         tracing::error!(parked = %id, aggregate = kind.name(), %target, %reason, "an input cannot be processed and is set aside");
         let json = serde_json::to_string(&input).unwrap_or_default();
-        self.open.parked.push(Parked { id, at: self.now.micros(), input: json.into(), reason });
+        self.open.parked.push(Parked {
+            id,
+            at: self.now.micros(),
+            input: json.into(),
+            reason,
+        });
     }
 
     /// Runs a cascade; takes back what it did unless it comes to its end.
@@ -194,7 +221,10 @@ impl<T> Core<T> {
         let mut cascade = Cascade::default();
         let result = catch_unwind(AssertUnwindSafe(|| run(self, &mut cascade)));
         let result = result.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied());
             Err(Failure::Broken(format!("panicked: {}", text.unwrap_or("without a word"))))
         });
         match result {
@@ -232,7 +262,10 @@ impl<T> Core<T> {
         {
             return Err(Failure::Refused(version_mismatch(before.version)));
         }
-        let origin = Origin { correlation: request.cause.correlation, causation: Uuid::nil() };
+        let origin = Origin {
+            correlation: request.cause.correlation,
+            causation: Uuid::nil(),
+        };
         let events = before.state.decide(command).map_err(Failure::Refused)?;
         let actor = request.cause.actor.to_string();
         let metadata = MetadataJson {
@@ -248,8 +281,16 @@ impl<T> Core<T> {
         let own = self.load_or_fail(kind, id)?;
         let body = (self.settings.represent)(kind, id, &own.state, own.version);
         let position = self.open.position() + cascade.events.len() as u64;
-        let token = ConsistencyToken { log_id: self.durable.log_id, shard: self.durable.shard, position };
-        let answer = Answer { token, version: own.version, result: Ok(body.into()) };
+        let token = ConsistencyToken {
+            log_id: self.durable.log_id,
+            shard: self.durable.shard,
+            position,
+        };
+        let answer = Answer {
+            token,
+            version: own.version,
+            result: Ok(body.into()),
+        };
         drop(own);
         self.run(cascade)?;
         let latest = self.load_or_fail(kind, id)?;
@@ -259,9 +300,17 @@ impl<T> Core<T> {
             // Nothing of this joins.
             self.undo();
             *cascade = Cascade::default();
-            return Ok(Decided { answer: Some(answer), latest: Some(latest), planned });
+            return Ok(Decided {
+                answer: Some(answer),
+                latest: Some(latest),
+                planned,
+            });
         }
-        Ok(Decided { answer: Some(answer), latest: Some(latest), planned: Vec::new() })
+        Ok(Decided {
+            answer: Some(answer),
+            latest: Some(latest),
+            planned: Vec::new(),
+        })
     }
 
     /// The order's streams are named after an id that was made for this request: there is nothing to read.
@@ -293,7 +342,13 @@ impl<T> Core<T> {
                 }
                 Ask::Provider(call) => {
                     let id = call.id();
-                    cascade.changes.push(Change::Owe(id, Owed::Call { call: call.clone(), origin }));
+                    cascade.changes.push(Change::Owe(
+                        id,
+                        Owed::Call {
+                            call: call.clone(),
+                            origin,
+                        },
+                    ));
                     cascade.changes.push(Change::Call(id, call));
                 }
                 Ask::SetTimer { id, due, command } => cascade.changes.push(Change::SetTimer(id, due, TimedCommand { command, origin })),
@@ -311,7 +366,13 @@ impl<T> Core<T> {
                 Ask::Tell(command) => rest.push(Rest { command, origin }),
                 Ask::Provider(call) => {
                     let id = call.id();
-                    cascade.changes.push(Change::Owe(id, Owed::Call { call: call.clone(), origin }));
+                    cascade.changes.push(Change::Owe(
+                        id,
+                        Owed::Call {
+                            call: call.clone(),
+                            origin,
+                        },
+                    ));
                     cascade.changes.push(Change::Call(id, call));
                 }
                 Ask::SetTimer { id, due, command } => cascade.changes.push(Change::SetTimer(id, due, TimedCommand { command, origin })),
@@ -327,16 +388,33 @@ impl<T> Core<T> {
         let (kind, id) = command.target();
         let state = self.load_or_fail(kind, id)?.state;
         let events = state.decide(command).map_err(|refusal| {
-            Failure::Broken(format!("a process asked {}-{id} for what it refuses: {} ({})", kind.name(), refusal.detail, refusal.code))
+            Failure::Broken(format!(
+                "a process asked {}-{id} for what it refuses: {} ({})",
+                kind.name(),
+                refusal.detail,
+                refusal.code
+            ))
         })?;
         drop(state);
         let causation_id = Some(origin.causation).filter(|id| !id.is_nil());
-        let metadata = MetadataJson { correlation_id: origin.correlation, causation_id, actor: None, idempotency_key: None, traceparent: None };
+        let metadata = MetadataJson {
+            correlation_id: origin.correlation,
+            causation_id,
+            actor: None,
+            idempotency_key: None,
+            traceparent: None,
+        };
         self.sequence(cascade, events, origin, &metadata)
     }
 
     /// Gives events their place and shows each to the processes at once.
-    fn sequence(&mut self, cascade: &mut Cascade, events: Vec<CommerceEvent>, origin: Origin, metadata: &MetadataJson<'_>) -> Result<(), Failure> {
+    fn sequence(
+        &mut self,
+        cascade: &mut Cascade,
+        events: Vec<CommerceEvent>,
+        origin: Origin,
+        metadata: &MetadataJson<'_>,
+    ) -> Result<(), Failure> {
         if events.is_empty() {
             return Ok(());
         }
@@ -359,25 +437,42 @@ impl<T> Core<T> {
                 payload: event.payload()?.into(),
                 metadata: metadata.clone(),
             });
-            let caused = Origin { correlation: origin.correlation, causation: event_id };
+            let caused = Origin {
+                correlation: origin.correlation,
+                causation: event_id,
+            };
             let mut asks = sagas::policies(&event, &self.settings.processes);
             if let Some((order, step)) = purchase::interpret(&event, self.now) {
                 asks.extend(self.advance(cascade, order, step, position, &caused)?);
             }
             cascade.stack.extend(asks.into_iter().rev().map(|ask| (ask, caused.clone())));
-            cascade.recorded.push(Recorded { shard: self.durable.shard, position, sequence, at: self.now, event: Some(event) });
+            cascade.recorded.push(Recorded {
+                shard: self.durable.shard,
+                position,
+                sequence,
+                at: self.now,
+                event: Some(event),
+            });
         }
         Ok(())
     }
 
-    fn advance(&mut self, cascade: &mut Cascade, order: aggregates::OrderId, step: Step, position: u64, caused: &Origin) -> Result<Vec<Ask>, Failure> {
+    fn advance(
+        &mut self,
+        cascade: &mut Cascade,
+        order: aggregates::OrderId,
+        step: Step,
+        position: u64,
+        caused: &Origin,
+    ) -> Result<Vec<Ask>, Failure> {
         let id = order.uuid();
         if !self.purchases.contains(&id) {
             let stream = StreamId::new(purchase::KIND, id);
             let (state, version) = self.fold_purchase(&stream)?;
             self.purchases.loaded(id, state, version, self.turn);
         }
-        self.purchases.change(&id, self.turn, 0, |purchase| Arc::make_mut(purchase).evolve(order, &step));
+        self.purchases
+            .change(&id, self.turn, 0, |purchase| Arc::make_mut(purchase).evolve(order, &step));
         let asks = match self.purchases.get(&id) {
             Some((purchase, _)) => purchase.react(&step, self.now, &self.settings.processes),
             None => Vec::new(),
@@ -387,7 +482,12 @@ impl<T> Core<T> {
                 advance.seen.push(position);
                 advance.steps.push(step);
             }
-            None => cascade.purchases.push(Advance { order: id, origin: caused.clone(), seen: vec![position], steps: vec![step] }),
+            None => cascade.purchases.push(Advance {
+                order: id,
+                origin: caused.clone(),
+                seen: vec![position],
+                steps: vec![step],
+            }),
         }
         Ok(asks)
     }
@@ -399,8 +499,13 @@ impl<T> Core<T> {
             let sequence = self.purchases.get(&advance.order).map_or(0, |(_, version)| version);
             let position = self.open.position() + cascade.events.len() as u64 + 1;
             let causation_id = Some(advance.origin.causation);
-            let metadata =
-                MetadataJson { correlation_id: advance.origin.correlation, causation_id, actor: None, idempotency_key: None, traceparent: None };
+            let metadata = MetadataJson {
+                correlation_id: advance.origin.correlation,
+                causation_id,
+                actor: None,
+                idempotency_key: None,
+                traceparent: None,
+            };
             cascade.events.push(Event {
                 shard: self.durable.shard,
                 position,
@@ -410,10 +515,20 @@ impl<T> Core<T> {
                 event_type: PurchaseEvent::STORED_NAME.into(),
                 event_version: EVENT_VERSION.into(),
                 recorded_at: self.now.micros(),
-                payload: serde_json::to_string(&PurchaseEvent::Advanced { seen: advance.seen, steps: advance.steps })?.into(),
+                payload: serde_json::to_string(&PurchaseEvent::Advanced {
+                    seen: advance.seen,
+                    steps: advance.steps,
+                })?
+                .into(),
                 metadata: serde_json::to_string(&metadata)?.into(),
             });
-            cascade.recorded.push(Recorded { shard: self.durable.shard, position, sequence, at: self.now, event: None });
+            cascade.recorded.push(Recorded {
+                shard: self.durable.shard,
+                position,
+                sequence,
+                at: self.now,
+                event: None,
+            });
         }
         Ok(())
     }
@@ -429,7 +544,13 @@ impl<T> Core<T> {
                 snapshots.push((key.0.name(), key.1, shape(key.0), version, state.to_json()));
             }
             if watchers.contains_key(key) {
-                watched.push((*key, Versioned { version, state: state.clone() }));
+                watched.push((
+                    *key,
+                    Versioned {
+                        version,
+                        state: state.clone(),
+                    },
+                ));
             }
         });
         self.purchases.keep_cascade(|id, before, state, version| {
@@ -440,7 +561,12 @@ impl<T> Core<T> {
         for (kind, id, shape, sequence, json) in snapshots {
             // Without it the stream is read from further back.
             if let Ok(json) = json {
-                self.open.snapshots.push(Snapshot { stream: StreamId::new(kind, id), sequence, shape, state: json.into() });
+                self.open.snapshots.push(Snapshot {
+                    stream: StreamId::new(kind, id),
+                    sequence,
+                    shape,
+                    state: json.into(),
+                });
             }
         }
         self.open.events.append(&mut cascade.events);
@@ -460,7 +586,11 @@ impl<T> Core<T> {
         let (done, wait): (Vec<_>, Vec<_>) = watchers.into_iter().partition(|(_, until)| until(&versioned.state));
         for (ticket, _) in done {
             let answer = Ok(Response::State(Some(versioned.clone())));
-            self.open.releases.push(Release::Answer { ticket, answer, retry: None });
+            self.open.releases.push(Release::Answer {
+                ticket,
+                answer,
+                retry: None,
+            });
         }
         if !wait.is_empty() {
             self.watchers.insert(key, wait);
@@ -471,7 +601,14 @@ impl<T> Core<T> {
         match change {
             Change::SetTimer(id, due, command) => {
                 let json = serde_json::to_string(&command).unwrap_or_default();
-                self.open.timers.insert(id, Some(Timer { id, due: due.micros(), command: json.into() }));
+                self.open.timers.insert(
+                    id,
+                    Some(Timer {
+                        id,
+                        due: due.micros(),
+                        command: json.into(),
+                    }),
+                );
                 self.timers.set(id, due, command);
             }
             Change::CancelTimer(id) => {
@@ -502,18 +639,36 @@ impl<T> Core<T> {
         if !request.dry_run {
             self.record(request, &answer);
         }
-        Ok(Response::Reply(Box::new(Reply { answer, replayed: false, latest, planned: decided.planned })))
+        Ok(Response::Reply(Box::new(Reply {
+            answer,
+            replayed: false,
+            latest,
+            planned: decided.planned,
+        })))
     }
 
     fn refuse(&mut self, request: &Request, refusal: Refusal) -> Result<Response, EngineError> {
         let (kind, id) = request.command.target();
         let latest = self.load(kind, id)?;
-        let token = ConsistencyToken { log_id: self.durable.log_id, shard: self.durable.shard, position: self.open.position() };
-        let answer = Answer { token, version: latest.version, result: Err(refusal) };
+        let token = ConsistencyToken {
+            log_id: self.durable.log_id,
+            shard: self.durable.shard,
+            position: self.open.position(),
+        };
+        let answer = Answer {
+            token,
+            version: latest.version,
+            result: Err(refusal),
+        };
         if !request.dry_run {
             self.record(request, &answer);
         }
-        Ok(Response::Reply(Box::new(Reply { answer, replayed: false, latest, planned: Vec::new() })))
+        Ok(Response::Reply(Box::new(Reply {
+            answer,
+            replayed: false,
+            latest,
+            planned: Vec::new(),
+        })))
     }
 
     fn record(&mut self, request: &Request, answer: &Answer) {
@@ -523,7 +678,8 @@ impl<T> Core<T> {
             tracing::error!("an answer is not JSON; it is not recorded");
             return;
         };
-        self.fresh_records.insert(idempotency.record, (idempotency.fingerprint, answer.clone()));
+        self.fresh_records
+            .insert(idempotency.record, (idempotency.fingerprint, answer.clone()));
         self.open.records.push(IdempotencyRecord {
             key: idempotency.record,
             fingerprint: idempotency.fingerprint,
@@ -550,7 +706,8 @@ impl<T> Core<T> {
             }
             .map(|found: Result<IdempotencyRecord, EngineError>| {
                 let record = found?;
-                let answer = decode_answer(self.durable.log_id, &record.answer).map_err(|error| EngineError::Unavailable(error.to_string()))?;
+                let answer =
+                    decode_answer(self.durable.log_id, &record.answer).map_err(|error| EngineError::Unavailable(error.to_string()))?;
                 Ok((record.fingerprint, answer))
             }),
         }?;
@@ -560,7 +717,12 @@ impl<T> Core<T> {
             }
             let (kind, id) = request.command.target();
             let latest = self.load(kind, id)?;
-            Ok(Response::Reply(Box::new(Reply { answer, replayed: true, latest, planned: Vec::new() })))
+            Ok(Response::Reply(Box::new(Reply {
+                answer,
+                replayed: true,
+                latest,
+                planned: Vec::new(),
+            })))
         }))
     }
 
@@ -571,12 +733,34 @@ impl<T> Core<T> {
                 self.offers(&mut place)?;
                 cascade.numbered += 1;
                 let count = self.open.orders_numbered + cascade.numbered;
-                place.number = Some(self.numbers.number(count, place.at).map_err(|error| Failure::Broken(error.to_string()))?);
+                place.number = Some(
+                    self.numbers
+                        .number(count, place.at)
+                        .map_err(|error| Failure::Broken(error.to_string()))?,
+                );
                 Ok(Command::Order(id, OrderCommand::Place(place)))
             }
-            Command::Inventory(id, InventoryCommand::Reserve { order, quantity, expected, expires_at, .. }) => {
+            Command::Inventory(
+                id,
+                InventoryCommand::Reserve {
+                    order,
+                    quantity,
+                    expected,
+                    expires_at,
+                    ..
+                },
+            ) => {
                 let price = self.offer(id)?.map(|offer| offer.price);
-                Ok(Command::Inventory(id, InventoryCommand::Reserve { order, quantity, expected, price, expires_at }))
+                Ok(Command::Inventory(
+                    id,
+                    InventoryCommand::Reserve {
+                        order,
+                        quantity,
+                        expected,
+                        price,
+                        expires_at,
+                    },
+                ))
             }
             other => Ok(other),
         }
@@ -593,7 +777,17 @@ impl<T> Core<T> {
         let state = self.load_or_fail(Kind::Product, product.uuid())?.state;
         let State::Product(product) = state else { return Ok(None) };
         Ok(match &*product {
-            Product::Offered { seller, name, price, retired: false, .. } => Some(Offer { seller: *seller, name: name.clone(), price: *price }),
+            Product::Offered {
+                seller,
+                name,
+                price,
+                retired: false,
+                ..
+            } => Some(Offer {
+                seller: *seller,
+                name: name.clone(),
+                price: *price,
+            }),
             Product::Offered { .. } | Product::New => None,
         })
     }
@@ -608,7 +802,10 @@ impl<T> Core<T> {
     /// An aggregate's state, from memory or from the log.
     fn load_or_fail(&mut self, kind: Kind, id: Uuid) -> Result<Versioned, Failure> {
         if let Some((state, version)) = self.states.get(&(kind, id)) {
-            return Ok(Versioned { version, state: state.clone() });
+            return Ok(Versioned {
+                version,
+                state: state.clone(),
+            });
         }
         let stream = StreamId::new(kind.name(), id);
         let slice = self.read_stream(&stream, shape(kind))?;
@@ -624,7 +821,10 @@ impl<T> Core<T> {
 
     fn fold_purchase(&self, stream: &StreamId) -> Result<(Arc<Purchase>, u64), Failure> {
         let slice = self.read_stream(stream, purchase_shape())?;
-        let snapshot = slice.snapshot.as_ref().map(|snapshot| (serde_json::from_slice::<Purchase>(&snapshot.state), snapshot.sequence));
+        let snapshot = slice
+            .snapshot
+            .as_ref()
+            .map(|snapshot| (serde_json::from_slice::<Purchase>(&snapshot.state), snapshot.sequence));
         let (mut state, mut version, events) = match snapshot {
             Some((Ok(state), sequence)) => (state, sequence, slice.events),
             Some((Err(_), _)) => (Purchase::default(), 0, self.read_stream(stream, NO_SHAPE)?.events),
@@ -641,7 +841,13 @@ impl<T> Core<T> {
     }
 
     fn read_stream(&self, stream: &StreamId, shape: Hash) -> Result<StreamSlice, Failure> {
-        let (_, mut slices) = self.reader.read(&[], &[StreamRead { stream: stream.clone(), shape }])?;
+        let (_, mut slices) = self.reader.read(
+            &[],
+            &[StreamRead {
+                stream: stream.clone(),
+                shape,
+            }],
+        )?;
         Ok(slices.pop().unwrap_or_default())
     }
 
@@ -671,7 +877,12 @@ fn shape(kind: Kind) -> Hash {
         let shape = |kind: &Kind| hash_shape(kind.name(), &kind.initial().to_json().unwrap_or_default());
         Kind::ALL.iter().map(shape).collect()
     });
-    Kind::ALL.iter().position(|known| *known == kind).and_then(|index| shapes.get(index)).copied().unwrap_or(NO_SHAPE)
+    Kind::ALL
+        .iter()
+        .position(|known| *known == kind)
+        .and_then(|index| shapes.get(index))
+        .copied()
+        .unwrap_or(NO_SHAPE)
 }
 
 fn purchase_shape() -> Hash {
@@ -696,7 +907,13 @@ fn fold(kind: Kind, id: Uuid, slice: &StreamSlice) -> Result<(State, u64), Failu
         let decoded = CommerceEvent::decode(kind.name(), id, &event.payload);
         match decoded.map_err(|error| Failure::Broken(format!("position {}: {error}", event.position)))? {
             Some(decoded) => state.evolve(&decoded),
-            None => return Err(Failure::Broken(format!("position {}: not an event of a {}", event.position, kind.name()))),
+            None => {
+                return Err(Failure::Broken(format!(
+                    "position {}: not an event of a {}",
+                    event.position,
+                    kind.name()
+                )));
+            }
         }
         version = event.sequence;
     }
@@ -727,19 +944,32 @@ fn version_mismatch(version: u64) -> Refusal {
 
 /// What an answer of the provider means for the payment.
 pub(super) fn command_of(call: &ProviderCall, outcome: Outcome) -> Command {
-    let (ProviderCall::Charge { payment, amount: asked, .. }
-    | ProviderCall::Status { payment, amount: asked, .. }
-    | ProviderCall::Cancel { payment, amount: asked, .. }) = call;
-    let taken = |amount: i64| PaymentCommand::RecordCapture { amount: Money::new(amount, asked.currency()) };
+    let (ProviderCall::Charge {
+        payment, amount: asked, ..
+    }
+    | ProviderCall::Status {
+        payment, amount: asked, ..
+    }
+    | ProviderCall::Cancel {
+        payment, amount: asked, ..
+    }) = call;
+    let taken = |amount: i64| PaymentCommand::RecordCapture {
+        amount: Money::new(amount, asked.currency()),
+    };
     let command = match outcome {
         Outcome::Charge(ChargeOutcome::Charged { amount }) | Outcome::Status(StatusOutcome::Charged { amount, .. }) => taken(amount),
         Outcome::Charge(ChargeOutcome::Declined { code, message }) => PaymentCommand::RecordDecline { code, message },
-        Outcome::Charge(ChargeOutcome::Unknown { reason }) | Outcome::Status(StatusOutcome::Unknown { reason }) => PaymentCommand::RecordUnknown { reason },
-        Outcome::Status(StatusOutcome::NotCharged { status }) => PaymentCommand::RecordNotCharged { status },
-        Outcome::Status(StatusOutcome::NotFound) => PaymentCommand::RecordNotCharged { status: "NOT_FOUND".to_owned() },
-        Outcome::Status(StatusOutcome::Cancelled) => {
-            PaymentCommand::RecordDecline { code: "CANCELED".to_owned(), message: "the payment was cancelled at the provider".to_owned() }
+        Outcome::Charge(ChargeOutcome::Unknown { reason }) | Outcome::Status(StatusOutcome::Unknown { reason }) => {
+            PaymentCommand::RecordUnknown { reason }
         }
+        Outcome::Status(StatusOutcome::NotCharged { status }) => PaymentCommand::RecordNotCharged { status },
+        Outcome::Status(StatusOutcome::NotFound) => PaymentCommand::RecordNotCharged {
+            status: "NOT_FOUND".to_owned(),
+        },
+        Outcome::Status(StatusOutcome::Cancelled) => PaymentCommand::RecordDecline {
+            code: "CANCELED".to_owned(),
+            message: "the payment was cancelled at the provider".to_owned(),
+        },
         Outcome::Cancel(CancellationOutcome::Cancelled) => PaymentCommand::RecordReversal,
         Outcome::Cancel(CancellationOutcome::Refused { code, message }) => PaymentCommand::RecordReversalRefused { code, message },
         Outcome::Cancel(CancellationOutcome::Unknown { reason }) => PaymentCommand::RecordReversalUnknown { reason },

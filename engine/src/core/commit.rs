@@ -6,8 +6,9 @@ use event_store::{Batch, CommitError, batch_hash};
 use uuid::Uuid;
 
 use super::{
-    Core, Output, Release, Work, park,
+    Core, Output, Release, Work,
     open::{Committing, Open},
+    park,
 };
 use crate::EngineError;
 
@@ -35,7 +36,11 @@ impl<T> Core<T> {
     }
 
     fn give_out(&self, mut open: Open<T>) -> (Batch, Committing<T>) {
-        let hash = if open.events.is_empty() { self.durable.hash } else { batch_hash(&self.durable.hash, &open.events) };
+        let hash = if open.events.is_empty() {
+            self.durable.hash
+        } else {
+            batch_hash(&self.durable.hash, &open.events)
+        };
         let records = open.records.iter().map(|record| record.key).collect();
         // An effect that was owed and settled in one batch was never owed.
         let settled: Vec<_> = open.settled.into_iter().filter(|id| open.owed.remove(id).is_none()).collect();
@@ -66,8 +71,33 @@ impl<T> Core<T> {
             previous_hash: self.durable.hash,
             hash,
         };
-        let Open { recorded, orders_numbered, releases, own, .. } = Open { events: Vec::new(), records: Vec::new(), owed: Default::default(), settled: Vec::new(), timers: Default::default(), parked: Vec::new(), snapshots: Vec::new(), ..open };
-        (batch, Committing { hash, records, recorded, orders_numbered, releases, own })
+        let Open {
+            recorded,
+            orders_numbered,
+            releases,
+            own,
+            ..
+        } = Open {
+            events: Vec::new(),
+            records: Vec::new(),
+            owed: Default::default(),
+            settled: Vec::new(),
+            timers: Default::default(),
+            parked: Vec::new(),
+            snapshots: Vec::new(),
+            ..open
+        };
+        (
+            batch,
+            Committing {
+                hash,
+                records,
+                recorded,
+                orders_numbered,
+                releases,
+                own,
+            },
+        )
     }
 
     /// Told how the batch that was given out fared.
@@ -122,7 +152,11 @@ impl<T> Core<T> {
         self.fresh_records.clear();
         self.prefetched.clear();
         self.next_turn.clear();
-        let requests = committing.releases.iter().filter(|release| matches!(release, Release::Answer { retry: Some(_), .. })).count();
+        let requests = committing
+            .releases
+            .iter()
+            .filter(|release| matches!(release, Release::Answer { retry: Some(_), .. }))
+            .count();
         let culprit = error.is_none() && requests + committing.own.len() == 1;
 
         let mut own: Vec<_> = open.own.drain(..).collect();
@@ -132,16 +166,27 @@ impl<T> Core<T> {
         }
         own.splice(0..0, committing.own.drain(..));
         let mut again = Vec::new();
-        for (release, of_committing) in
-            committing.releases.into_iter().map(|release| (release, true)).chain(open.releases.into_iter().map(|release| (release, false)))
+        for (release, of_committing) in committing
+            .releases
+            .into_iter()
+            .map(|release| (release, true))
+            .chain(open.releases.into_iter().map(|release| (release, false)))
         {
             let Release::Answer { ticket, retry, .. } = release else { continue };
             match (&error, retry) {
                 (Some(error), _) => outputs.push(Output::Answer(ticket, Err(error.clone()))),
                 (None, Some(request)) if culprit && of_committing => {
                     let id = Uuid::new_v5(&request.cause.correlation, b"parked");
-                    self.set_aside(id, park(request.command.clone(), Some(request.cause.clone()), None), reason.to_owned());
-                    self.open.releases.push(Release::Answer { ticket, answer: Err(EngineError::Parked(id)), retry: None });
+                    self.set_aside(
+                        id,
+                        park(request.command.clone(), Some(request.cause.clone()), None),
+                        reason.to_owned(),
+                    );
+                    self.open.releases.push(Release::Answer {
+                        ticket,
+                        answer: Err(EngineError::Parked(id)),
+                        retry: None,
+                    });
                 }
                 (None, Some(request)) => again.push(Work::Request { ticket, request }),
                 (None, None) => outputs.push(Output::Answer(ticket, Err(EngineError::Unavailable("try again".to_owned())))),
@@ -154,7 +199,11 @@ impl<T> Core<T> {
                 self.backlog.push_front(own.work());
             }
         }
-        self.careful = if error.is_none() && !culprit { again.len() + self.backlog.len() } else { self.careful };
+        self.careful = if error.is_none() && !culprit {
+            again.len() + self.backlog.len()
+        } else {
+            self.careful
+        };
         for work in again.into_iter().rev() {
             self.waiting.push_front(work);
         }
@@ -172,17 +221,24 @@ impl<T> Core<T> {
         use super::open::Own;
         let first = match &own {
             Own::Outcome(effect, outcome) => match self.owed.get(effect) {
-                Some(crate::stored::Owed::Call { call, origin }) => {
-                    Some(crate::stored::Rest { command: super::cascade::command_of(call, outcome.clone()), origin: origin.clone() })
-                }
+                Some(crate::stored::Owed::Call { call, origin }) => Some(crate::stored::Rest {
+                    command: super::cascade::command_of(call, outcome.clone()),
+                    origin: origin.clone(),
+                }),
                 _ => None,
             },
-            Own::Timer(id) => {
-                self.timers.command(*id).map(|timer| crate::stored::Rest { command: timer.command.clone(), origin: timer.origin.clone() })
-            }
-            Own::Rest(effect) => self.owed.get(effect).and_then(super::rest_of).and_then(|rest| rest.into_iter().next()),
+            Own::Timer(id) => self.timers.command(*id).map(|timer| crate::stored::Rest {
+                command: timer.command.clone(),
+                origin: timer.origin.clone(),
+            }),
+            Own::Rest(effect) => self
+                .owed
+                .get(effect)
+                .and_then(super::rest_of)
+                .and_then(|rest| rest.into_iter().next()),
         };
-        self.backlog.retain(|work| !matches!((work, &own), (Work::Rest { effect }, Own::Rest(guilty)) if effect == guilty));
+        self.backlog
+            .retain(|work| !matches!((work, &own), (Work::Rest { effect }, Own::Rest(guilty)) if effect == guilty));
         self.park_own(&own, first, reason.to_owned());
     }
 }

@@ -66,7 +66,11 @@ pub(super) struct Committing<T> {
 #[derive(Debug)]
 pub(super) enum Release<T> {
     /// An answer, and the request again in case the batch is refused.
-    Answer { ticket: T, answer: Result<Response, EngineError>, retry: Option<Box<Request>> },
+    Answer {
+        ticket: T,
+        answer: Result<Response, EngineError>,
+        retry: Option<Box<Request>>,
+    },
     /// A call of the provider.
     Call(EffectId, ProviderCall),
 }

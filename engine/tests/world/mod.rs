@@ -11,13 +11,14 @@ use std::{
 };
 
 use aggregates::{
-    AccountId, Command, Currency, FailureCode, InventoryCommand, Kind, Money, Order, OrderCommand, OrderId, Payment, PaymentId, PaymentMethod, PlaceOrder,
-    ProductCommand, ProductId, Quantity, RequestedLine, Sealed, State, Stock, Timestamp, TrackingId, WalletCommand,
+    AccountId, Command, Currency, FailureCode, InventoryCommand, Kind, Money, Order, OrderCommand, OrderId, Payment, PaymentId,
+    PaymentMethod, PlaceOrder, ProductCommand, ProductId, Quantity, RequestedLine, Sealed, State, Stock, Timestamp, TrackingId,
+    WalletCommand,
 };
 use engine::{Actor, Cause, Core, CoreSettings, EngineError, Idempotency, Input, Outcome, Output, Reply, Request, Response};
 use event_store::{
-    Batch, CommitError, EventStore, Fingerprint, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey, StoreError, StreamId,
-    StreamRead, StreamSlice, Unfinished,
+    Batch, CommitError, EventStore, Fingerprint, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey,
+    StoreError, StreamId, StreamRead, StreamSlice, Unfinished,
 };
 use payment_gateway::{CancellationOutcome, ChargeOutcome, StatusOutcome};
 use sagas::ProviderCall;
@@ -62,7 +63,11 @@ impl LogReader for CountingReader {
         self.inner.head(shard)
     }
 
-    fn read(&self, records: &[RecordKey], streams: &[StreamRead]) -> Result<(Vec<Option<IdempotencyRecord>>, Vec<StreamSlice>), StoreError> {
+    fn read(
+        &self,
+        records: &[RecordKey],
+        streams: &[StreamRead],
+    ) -> Result<(Vec<Option<IdempotencyRecord>>, Vec<StreamSlice>), StoreError> {
         let (records, mut slices) = self.inner.read(records, streams)?;
         for (read, slice) in streams.iter().zip(&mut slices) {
             self.reads.0.fetch_add(slice.events.len() as u64, Ordering::Relaxed);
@@ -112,19 +117,35 @@ enum Kept {
 
 impl Outputs {
     pub(crate) fn batch(&self) -> Option<Arc<Batch>> {
-        self.0.iter().find_map(|kept| if let Kept::Batch(batch) = kept { Some(Arc::clone(batch)) } else { None })
+        self.0.iter().find_map(|kept| {
+            if let Kept::Batch(batch) = kept {
+                Some(Arc::clone(batch))
+            } else {
+                None
+            }
+        })
     }
 
     pub(crate) fn answers(&self) -> impl Iterator<Item = &Result<Response, EngineError>> {
-        self.0.iter().filter_map(|kept| if let Kept::Answer(answer) = kept { Some(answer) } else { None })
+        self.0
+            .iter()
+            .filter_map(|kept| if let Kept::Answer(answer) = kept { Some(answer) } else { None })
     }
 
     pub(crate) fn calls(&self) -> impl Iterator<Item = &(Uuid, ProviderCall)> {
-        self.0.iter().filter_map(|kept| if let Kept::Call(call) = kept { Some(call) } else { None })
+        self.0
+            .iter()
+            .filter_map(|kept| if let Kept::Call(call) = kept { Some(call) } else { None })
     }
 
     pub(crate) fn stopped(&self) -> Option<&str> {
-        self.0.iter().find_map(|kept| if let Kept::Stop(reason) = kept { Some(reason.as_str()) } else { None })
+        self.0.iter().find_map(|kept| {
+            if let Kept::Stop(reason) = kept {
+                Some(reason.as_str())
+            } else {
+                None
+            }
+        })
     }
 }
 
@@ -168,7 +189,11 @@ fn krw(amount: i64) -> Money {
 }
 
 fn cause() -> Cause {
-    Cause { actor: Actor::Account(buyer()), correlation: Uuid::from_u128(0x3000), traceparent: None }
+    Cause {
+        actor: Actor::Account(buyer()),
+        correlation: Uuid::from_u128(0x3000),
+        traceparent: None,
+    }
 }
 
 impl World {
@@ -288,18 +313,34 @@ impl World {
         let mut record = [0; 16];
         record[..8].copy_from_slice(&number.to_le_bytes());
         Request {
-            idempotency: Some(Idempotency { key: number.to_string(), record: RecordKey(record), fingerprint }),
+            idempotency: Some(Idempotency {
+                key: number.to_string(),
+                record: RecordKey(record),
+                fingerprint,
+            }),
             ..Request::new(Command::Order(key(number), OrderCommand::Place(Box::new(place))), cause())
         }
     }
 
     pub(crate) fn cancel(&mut self, order: OrderId) {
-        self.request(Command::Order(order, OrderCommand::RequestCancellation { by: buyer(), reason: Sealed::new("v1.sealed") }));
+        self.request(Command::Order(
+            order,
+            OrderCommand::RequestCancellation {
+                by: buyer(),
+                reason: Sealed::new("v1.sealed"),
+            },
+        ));
     }
 
     pub(crate) fn cancel_if_match(&mut self, order: OrderId, version: u64) {
-        let command = OrderCommand::RequestCancellation { by: buyer(), reason: Sealed::new("v1.sealed") };
-        self.send(Request { if_match: Some(version), ..Request::new(Command::Order(order, command), cause()) });
+        let command = OrderCommand::RequestCancellation {
+            by: buyer(),
+            reason: Sealed::new("v1.sealed"),
+        };
+        self.send(Request {
+            if_match: Some(version),
+            ..Request::new(Command::Order(order, command), cause())
+        });
     }
 
     pub(crate) fn deposit(&mut self, _number: u64, amount: i64) {
@@ -307,7 +348,10 @@ impl World {
     }
 
     pub(crate) fn receive(&mut self, _number: u64, number: u32, quantity: u64) {
-        self.request(Command::Inventory(product(number), InventoryCommand::Receive { quantity, reference: None }));
+        self.request(Command::Inventory(
+            product(number),
+            InventoryCommand::Receive { quantity, reference: None },
+        ));
     }
 
     pub(crate) fn watch(&mut self, kind: Kind, id: Uuid, until: fn(&State) -> bool) -> u64 {
@@ -344,7 +388,10 @@ impl World {
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        if self.refused.is_some_and(|id| batch.events.iter().any(|event| event.stream.id == id)) {
+        if self
+            .refused
+            .is_some_and(|id| batch.events.iter().any(|event| event.stream.id == id))
+        {
             return Err(CommitError::Refused("a planted refusal".to_owned()));
         }
         self.writer.commit(&[batch])
@@ -402,7 +449,11 @@ impl World {
     pub(crate) fn restart(&mut self) {
         self.inbox.clear();
         let head = self.writer.take(0, Uuid::nil(), self.clock).expect("the shard is ours");
-        let reader = CountingReader { inner: self.store.reader().expect("a reader"), reads: self.reads.clone(), poisoned: self.poisoned.clone() };
+        let reader = CountingReader {
+            inner: self.store.reader().expect("a reader"),
+            reads: self.reads.clone(),
+            poisoned: self.poisoned.clone(),
+        };
         self.core = Core::new(head, Box::new(reader), self.settings.clone()).expect("the log is sound");
     }
 
@@ -413,7 +464,11 @@ impl World {
 
     /// Another process takes the shard.
     pub(crate) fn take_over(&mut self) {
-        self.store.writer().expect("a writer").take(0, Uuid::nil(), self.clock).expect("the same instance");
+        self.store
+            .writer()
+            .expect("a writer")
+            .take(0, Uuid::nil(), self.clock)
+            .expect("the same instance");
     }
 
     pub(crate) fn refuse_batches_with(&mut self, stream: Uuid) {
@@ -447,12 +502,25 @@ impl World {
     pub(crate) fn replies(&self) -> Vec<&Reply> {
         let reply = |(_, answer): &'_ (u64, Result<Response, EngineError>)| matches!(answer, Ok(Response::Reply(_)));
         let replies = self.answers.iter().filter(|answer| reply(answer));
-        replies.filter_map(|(_, answer)| if let Ok(Response::Reply(reply)) = answer { Some(&**reply) } else { None }).collect()
+        replies
+            .filter_map(|(_, answer)| {
+                if let Ok(Response::Reply(reply)) = answer {
+                    Some(&**reply)
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 
     /// The durable state of an aggregate, folded from its stream alone.
     pub(crate) fn state(&self, kind: Kind, id: Uuid) -> Option<State> {
-        let events = self.store.reader().expect("a reader").stream(&StreamId::new(kind.name(), id), 0, usize::MAX).expect("a stream");
+        let events = self
+            .store
+            .reader()
+            .expect("a reader")
+            .stream(&StreamId::new(kind.name(), id), 0, usize::MAX)
+            .expect("a stream");
         let mut state = kind.initial();
         for event in &events {
             let decoded = aggregates::CommerceEvent::decode(kind.name(), id, &event.payload).expect("an event of ours");
@@ -462,7 +530,12 @@ impl World {
     }
 
     pub(crate) fn version(&self, kind: Kind, id: Uuid) -> u64 {
-        self.store.reader().expect("a reader").stream(&StreamId::new(kind.name(), id), 0, usize::MAX).expect("a stream").len() as u64
+        self.store
+            .reader()
+            .expect("a reader")
+            .stream(&StreamId::new(kind.name(), id), 0, usize::MAX)
+            .expect("a stream")
+            .len() as u64
     }
 
     pub(crate) fn order(&self, id: OrderId) -> Order {
@@ -533,7 +606,10 @@ impl Provider {
                 Outcome::Charge(ChargeOutcome::Charged { amount: amount.minor() })
             }
             ProviderCall::Status { order, .. } => Outcome::Status(match self.charged.get(&call.idempotency_key()) {
-                Some(amount) => StatusOutcome::Charged { amount: *amount, order_reference: order.to_string() },
+                Some(amount) => StatusOutcome::Charged {
+                    amount: *amount,
+                    order_reference: order.to_string(),
+                },
                 None => StatusOutcome::NotFound,
             }),
             ProviderCall::Cancel { amount, .. } => {

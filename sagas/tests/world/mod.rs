@@ -427,7 +427,6 @@ impl World {
         let mut follows = Vec::new();
         for ask in asks {
             match ask {
-                Ask::Tell(Command::Inventory(_, InventoryCommand::Release { .. })) => {}
                 Ask::Tell(command) => follows.push(command),
                 // The engine owes a call once under its id.
                 Ask::Provider(call) if self.calls.contains(&call) => {}
