@@ -17,7 +17,8 @@ pub(crate) struct Cache<K, V> {
 struct Entry<V> {
     value: V,
     version: u64,
-    used: u64,
+    /// The turn that loaded or changed it last.
+    touched: u64,
     /// The cascade that changed it last.
     cascade: u64,
     /// Which batches changed it: the open one, the committing one.
@@ -31,7 +32,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             entries: FxHashMap::default(),
-            capacity,
+            capacity: capacity.max(1),
             cascade: 0,
             journal: Vec::new(),
             open: Vec::new(),
@@ -54,7 +55,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
             Entry {
                 value,
                 version,
-                used: turn,
+                touched: turn,
                 cascade: 0,
                 undurable: 0,
             },
@@ -68,7 +69,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
             self.journal.push((key.clone(), entry.value.clone(), entry.version));
             entry.cascade = self.cascade;
         }
-        entry.used = turn;
+        entry.touched = turn;
         entry.version += events;
         change(&mut entry.value);
     }
@@ -130,15 +131,15 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         self.journal.clear();
     }
 
-    /// Keeps the cache within its capacity: what was used least recently goes, unless it is not durable yet.
+    /// Keeps the cache within its capacity: what was loaded or changed least recently goes, unless it is not durable yet.
     pub(crate) fn sweep(&mut self) {
         if self.entries.len() <= self.capacity + self.capacity / 4 {
             return;
         }
-        let mut used: Vec<u64> = self.entries.values().map(|entry| entry.used).collect();
-        let excess = used.len() - self.capacity;
-        let (_, limit, _) = used.select_nth_unstable(excess);
+        let mut touched: Vec<u64> = self.entries.values().map(|entry| entry.touched).collect();
+        let excess = touched.len() - self.capacity;
+        let (_, limit, _) = touched.select_nth_unstable(excess);
         let limit = *limit;
-        self.entries.retain(|_, entry| entry.used > limit || entry.undurable > 0);
+        self.entries.retain(|_, entry| entry.touched > limit || entry.undurable > 0);
     }
 }

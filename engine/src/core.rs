@@ -22,9 +22,9 @@ use crate::{
     Answer, EngineError, Planned, Reply, Represent, Request, Versioned,
     cache::Cache,
     numbers::OrderNumbers,
-    stored::{Origin, Owed, ParkedInput, Rest, TimedCommand},
+    stored::{Owed, TimedCommand},
 };
-use open::{Committing, Open, Release};
+use open::{Committing, Open, Own, Release};
 use timers::Timers;
 
 /// What a core is told when it is made.
@@ -87,6 +87,17 @@ pub enum Outcome {
     Cancel(CancellationOutcome),
 }
 
+impl Outcome {
+    /// Of a call that was not answered.
+    pub(crate) fn unknown(call: &ProviderCall, reason: String) -> Self {
+        match call {
+            ProviderCall::Charge { .. } => Self::Charge(ChargeOutcome::Unknown { reason }),
+            ProviderCall::Status { .. } => Self::Status(StatusOutcome::Unknown { reason }),
+            ProviderCall::Cancel { .. } => Self::Cancel(CancellationOutcome::Unknown { reason }),
+        }
+    }
+}
+
 /// What is to be done now.
 #[derive(Debug)]
 pub enum Output<T> {
@@ -98,7 +109,7 @@ pub enum Output<T> {
     Call(EffectId, ProviderCall),
     /// These events are durable now, in order.
     Publish(Arc<[Recorded]>),
-    /// Stop: this core does nothing more. The reason, and whether the whole process must end with it.
+    /// Stop: this core does nothing more.
     Stop {
         /// Why, for the operator.
         reason: String,
@@ -117,10 +128,8 @@ pub enum Response {
 /// What the core decides on: from a caller outside, or by itself.
 #[derive(Debug)]
 enum Work<T> {
-    Request { ticket: T, request: Box<Request> },
-    Outcome { effect: EffectId, outcome: Outcome },
-    Timer { id: Uuid },
-    Rest { effect: EffectId },
+    Request(T, Box<Request>),
+    Own(Own),
 }
 
 /// One shard's engine, without its surroundings.
@@ -140,17 +149,21 @@ pub struct Core<T> {
     timers: Timers,
     owed: FxHashMap<EffectId, Owed>,
     /// Work of the core's own that comes before anything from outside.
-    backlog: VecDeque<Work<T>>,
+    backlog: VecDeque<Own>,
     /// What was too long for this turn and opens the next.
-    next_turn: Vec<Work<T>>,
+    next_turn: Vec<Own>,
     /// Requests from outside that are not decided yet.
-    waiting: VecDeque<Work<T>>,
+    waiting: VecDeque<(T, Box<Request>)>,
     /// After a batch was refused: so many inputs are committed alone, so that the culprit shows.
     careful: usize,
     /// After a failed commit the core's own work waits until then.
     pause_until: Option<Timestamp>,
+    /// What is owed could not be read after a failed commit: nothing is decided before it was.
+    behind: bool,
     watchers: FxHashMap<(Kind, Uuid), Vec<(T, fn(&State) -> bool)>>,
     numbers: OrderNumbers,
+    /// How many ids this core has made that are not an event's.
+    ids: u64,
     turn: u64,
     now: Timestamp,
     stopped: bool,
@@ -177,8 +190,10 @@ impl<T> Core<T> {
             waiting: VecDeque::new(),
             careful: 0,
             pause_until: None,
+            behind: false,
             watchers: FxHashMap::default(),
             numbers,
+            ids: 0,
             turn: 0,
             now: Timestamp::from_micros(head.recorded_at),
             stopped: false,
@@ -207,23 +222,27 @@ impl<T> Core<T> {
 
     /// When `step` has to be called at the latest, even if nothing comes in.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        let due = self.timers.next_due();
-        if self.committing.is_none() && !(self.next_turn.is_empty() && self.waiting.is_empty() && self.open.is_empty()) {
+        let pause = self.pause_until.filter(|until| self.now < *until);
+        let own_work = pause.is_none() && !self.backlog.is_empty();
+        let work = own_work || !(self.next_turn.is_empty() && self.waiting.is_empty() && self.open.is_empty());
+        if work && self.committing.is_none() {
             return Some(self.now);
         }
-        match self.pause_until {
-            Some(pause) if !self.backlog.is_empty() => Some(pause),
+        let due = self.timers.next_due();
+        match pause {
+            Some(pause) if self.behind || !self.backlog.is_empty() => Some(pause),
             Some(pause) => due.map(|due| due.max(pause)),
             None => due,
         }
     }
 
-    /// Whether nothing is waiting, being committed or owed to the provider.
+    /// Whether there is nothing to decide and nothing to write, or nothing that can be now: it may end here. What is owed stays owed.
     pub fn idle(&self) -> bool {
-        self.committing.is_none() && self.open.is_empty() && self.backlog.is_empty() && self.next_turn.is_empty() && self.waiting.is_empty()
+        let own_work = !(self.backlog.is_empty() || self.paused());
+        self.committing.is_none() && self.open.is_empty() && !own_work && self.next_turn.is_empty() && self.waiting.is_empty()
     }
 
-    /// How many calls of the provider have no outcome yet.
+    /// How many effects, calls of the provider nearly all, have no outcome yet.
     pub fn calls_under_way(&self) -> usize {
         self.owed.len()
     }
@@ -247,8 +266,8 @@ impl<T> Core<T> {
             Input::Command(ticket, _) | Input::Read(ticket, ..) | Input::Watch(ticket, ..) if self.stopped => {
                 outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
             }
-            Input::Command(ticket, request) => self.waiting.push_back(Work::Request { ticket, request }),
-            Input::Outcome(effect, outcome) => self.backlog.push_back(Work::Outcome { effect, outcome }),
+            Input::Command(ticket, request) => self.waiting.push_back((ticket, request)),
+            Input::Outcome(effect, outcome) => self.backlog.push_back(Own::Outcome(effect, outcome)),
             Input::Read(ticket, kind, id) => {
                 let answer = self
                     .load(kind, id)
@@ -279,8 +298,21 @@ impl<T> Core<T> {
 
     /// Decides what waits, and gives the open batch out when none is being committed.
     fn work(&mut self, outputs: &mut Vec<Output<T>>) {
+        if self.behind && !self.paused() {
+            self.catch_up(outputs);
+        }
         if self.stopped {
             self.turn_away(outputs);
+            return;
+        }
+        if self.behind {
+            for (ticket, _) in self.waiting.drain(..) {
+                outputs.push(Output::Answer(
+                    ticket,
+                    Err(EngineError::Unavailable("nor can it be read".to_owned())),
+                ));
+            }
+            self.release_or_commit(outputs);
             return;
         }
         self.due_timers();
@@ -292,37 +324,39 @@ impl<T> Core<T> {
         }
         while self.open.events.len() < self.settings.batch && (self.careful == 0 || self.open.is_empty() && self.committing.is_none()) {
             let Some(work) = self.next_work() else { break };
-            self.careful = self.careful.saturating_sub(1);
             self.process(work);
+            if self.careful > 0 {
+                // Alone: also its answer, if there is nothing to write, leaves before the next is decided.
+                self.careful -= 1;
+                self.release_or_commit(outputs);
+            }
         }
         self.release_or_commit(outputs);
     }
 
     fn next_work(&mut self) -> Option<Work<T>> {
-        let paused = self.pause_until.is_some_and(|until| self.now < until);
-        if !paused {
-            self.pause_until = None;
-            if let Some(work) = self.backlog.pop_front() {
-                return Some(work);
-            }
+        if !self.paused()
+            && let Some(own) = self.backlog.pop_front()
+        {
+            return Some(Work::Own(own));
         }
-        self.waiting.pop_front()
+        self.waiting.pop_front().map(|(ticket, request)| Work::Request(ticket, request))
+    }
+
+    /// Whether the core's own work waits, because a commit has failed just now.
+    fn paused(&self) -> bool {
+        self.pause_until.is_some_and(|until| self.now < until)
     }
 
     fn due_timers(&mut self) {
-        if self.pause_until.is_some_and(|until| self.now < until) {
-            return;
-        }
-        for id in self.timers.take_due(self.now) {
-            self.backlog.push_back(Work::Timer { id });
+        if !self.paused() {
+            self.backlog.extend(self.timers.take_due(self.now).into_iter().map(Own::Timer));
         }
     }
 
     fn turn_away(&mut self, outputs: &mut Vec<Output<T>>) {
-        for work in self.waiting.drain(..) {
-            if let Work::Request { ticket, .. } = work {
-                outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
-            }
+        for (ticket, _) in self.waiting.drain(..) {
+            outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
         }
         let releases = self
             .open
@@ -348,30 +382,21 @@ impl<T> Core<T> {
                 serde_json::from_str(&timer.command).map_err(|error| StoreError::Corrupt(format!("timer {}: {error}", timer.id)))?;
             self.timers.set(timer.id, Timestamp::from_micros(timer.due), command);
         }
-        let known = std::mem::take(&mut self.owed);
+        self.owed.clear();
         for effect in unfinished.effects {
             let owed: Owed =
                 serde_json::from_str(&effect.effect).map_err(|error| StoreError::Corrupt(format!("effect {}: {error}", effect.id)))?;
-            if !known.contains_key(&effect.id) || matches!(owed, Owed::Cascade { .. }) {
-                match &owed {
-                    Owed::Cascade { .. } => self.backlog.push_back(Work::Rest { effect: effect.id }),
-                    Owed::Call { call, .. } if restarted => self.resume_call(effect.id, call),
-                    Owed::Call { .. } => {}
+            match &owed {
+                Owed::Cascade { .. } => self.backlog.push_back(Own::Rest(effect.id)),
+                Owed::Call { call, .. } if restarted => {
+                    let outcome = Outcome::unknown(call, "the process ended before the answer came".to_owned());
+                    self.backlog.push_back(Own::Outcome(effect.id, outcome));
                 }
+                Owed::Call { .. } => {}
             }
             self.owed.insert(effect.id, owed);
         }
         Ok(())
-    }
-
-    fn resume_call(&mut self, id: EffectId, call: &ProviderCall) {
-        let reason = || "the process ended before the answer came".to_owned();
-        let outcome = match call {
-            ProviderCall::Charge { .. } => Outcome::Charge(ChargeOutcome::Unknown { reason: reason() }),
-            ProviderCall::Status { .. } => Outcome::Status(StatusOutcome::Unknown { reason: reason() }),
-            ProviderCall::Cancel { .. } => Outcome::Cancel(CancellationOutcome::Unknown { reason: reason() }),
-        };
-        self.backlog.push_back(Work::Outcome { effect: id, outcome });
     }
 }
 
@@ -401,20 +426,9 @@ impl From<serde_json::Error> for Failure {
     }
 }
 
-/// What a decided input leaves behind.
+/// What a decided request is answered with.
 struct Decided {
-    answer: Option<Answer>,
-    latest: Option<Versioned>,
+    answer: Answer,
+    latest: Versioned,
     planned: Vec<Planned>,
-}
-
-fn park(command: aggregates::Command, cause: Option<crate::Cause>, origin: Option<Origin>) -> ParkedInput {
-    ParkedInput { command, cause, origin }
-}
-
-fn rest_of(owed: &Owed) -> Option<Vec<Rest>> {
-    match owed {
-        Owed::Cascade { rest } => Some(rest.clone()),
-        Owed::Call { .. } => None,
-    }
 }

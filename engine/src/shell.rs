@@ -15,7 +15,7 @@ use std::{
 
 use aggregates::{Kind, Recorded, State, Timestamp};
 use event_store::{Batch, CommitError, EffectId, EventStore, LogReader, LogWriter, StoreError};
-use payment_gateway::{Cancellation, CancellationOutcome, Charge, ChargeOutcome, PaymentGateway, StatusOutcome, StatusQuery};
+use payment_gateway::{Cancellation, Charge, PaymentGateway, StatusQuery};
 use sagas::ProviderCall;
 use tokio::sync::{Semaphore, oneshot, watch};
 use uuid::Uuid;
@@ -55,7 +55,12 @@ impl EngineSettings {
     }
 }
 
-type Ticket = oneshot::Sender<Result<Response, EngineError>>;
+/// Under which an answer leaves.
+struct Ticket {
+    answer: oneshot::Sender<Result<Response, EngineError>>,
+    /// The place in the queue, taken until there is an answer: also when nobody waits for it any more.
+    _place: Option<Counted>,
+}
 
 enum Message {
     Input(Input<Ticket>),
@@ -78,8 +83,8 @@ impl fmt::Debug for Engine {
 
 struct Shared {
     inbox: mpsc::Sender<Message>,
-    waiting: AtomicUsize,
-    watching: AtomicUsize,
+    waiting: Arc<AtomicUsize>,
+    watching: Arc<AtomicUsize>,
     calls: AtomicUsize,
     stopping: AtomicBool,
     queue: usize,
@@ -96,16 +101,21 @@ pub struct Running {
 }
 
 /// Counts itself while it lives.
-struct Counted<'a>(&'a AtomicUsize);
+struct Counted(Arc<AtomicUsize>);
 
-impl<'a> Counted<'a> {
-    fn below(counter: &'a AtomicUsize, limit: usize) -> Option<Self> {
-        let counted = Self(counter);
-        (counter.fetch_add(1, Ordering::Relaxed) < limit).then_some(counted)
+impl Counted {
+    fn below(counter: &Arc<AtomicUsize>, limit: usize) -> Result<Self, EngineError> {
+        let counted = Self(Arc::clone(counter));
+        let others = counter.fetch_add(1, Ordering::Relaxed);
+        if others < limit {
+            Ok(counted)
+        } else {
+            Err(EngineError::Overloaded)
+        }
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -136,8 +146,8 @@ impl Engine {
         let (ended_sender, ended) = watch::channel(None);
         let shared = Arc::new(Shared {
             inbox: inbox.clone(),
-            waiting: AtomicUsize::new(0),
-            watching: AtomicUsize::new(0),
+            waiting: Arc::default(),
+            watching: Arc::default(),
             calls: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             queue: settings.queue,
@@ -184,11 +194,11 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]: there is no answer, and nothing is recorded of the request.
     pub async fn execute(&self, request: Request) -> Result<Reply, EngineError> {
-        let _counted = Counted::below(&self.shared.waiting, self.shared.queue).ok_or(EngineError::Overloaded)?;
+        let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
         if self.shared.calls.load(Ordering::Relaxed) > MOST_CALLS_WITHOUT_OUTCOME {
             return Err(EngineError::Overloaded);
         }
-        match self.ask(|ticket| Input::Command(ticket, Box::new(request))).await? {
+        match self.ask(Some(place), |ticket| Input::Command(ticket, Box::new(request))).await? {
             Response::Reply(reply) => Ok(*reply),
             Response::State(_) => Err(EngineError::Unavailable("another answer was expected".to_owned())),
         }
@@ -199,8 +209,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]: the log cannot be read just now, or the engine is stopping.
     pub async fn read(&self, kind: Kind, id: Uuid) -> Result<Option<Versioned>, EngineError> {
-        let _counted = Counted::below(&self.shared.waiting, self.shared.queue).ok_or(EngineError::Overloaded)?;
-        self.ask_for_state(|ticket| Input::Read(ticket, kind, id)).await
+        let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
+        self.ask_for_state(Some(place), |ticket| Input::Read(ticket, kind, id)).await
     }
 
     /// Waits until the aggregate is as wanted: it is looked at now and after each change. Drop the future to stop waiting.
@@ -208,8 +218,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]: too many are waiting, or the engine is stopping.
     pub async fn watch(&self, kind: Kind, id: Uuid, until: fn(&State) -> bool) -> Result<Versioned, EngineError> {
-        let _counted = Counted::below(&self.shared.watching, self.shared.watchers).ok_or(EngineError::Overloaded)?;
-        let state = self.ask_for_state(|ticket| Input::Watch(ticket, kind, id, until)).await?;
+        // Who stops waiting makes room at once; the core forgets them a little later.
+        let _place = Counted::below(&self.shared.watching, self.shared.watchers)?;
+        let state = self.ask_for_state(None, |ticket| Input::Watch(ticket, kind, id, until)).await?;
         state.ok_or(EngineError::Stopping)
     }
 
@@ -229,18 +240,26 @@ impl Engine {
         self.shared.ended.clone()
     }
 
-    async fn ask_for_state(&self, input: impl FnOnce(Ticket) -> Input<Ticket>) -> Result<Option<Versioned>, EngineError> {
-        match self.ask(input).await? {
+    async fn ask_for_state(
+        &self,
+        place: Option<Counted>,
+        input: impl FnOnce(Ticket) -> Input<Ticket>,
+    ) -> Result<Option<Versioned>, EngineError> {
+        match self.ask(place, input).await? {
             Response::State(state) => Ok(state),
             Response::Reply(_) => Err(EngineError::Unavailable("another answer was expected".to_owned())),
         }
     }
 
-    async fn ask(&self, input: impl FnOnce(Ticket) -> Input<Ticket>) -> Result<Response, EngineError> {
+    async fn ask(&self, place: Option<Counted>, input: impl FnOnce(Ticket) -> Input<Ticket>) -> Result<Response, EngineError> {
         if self.shared.stopping.load(Ordering::Relaxed) {
             return Err(EngineError::Stopping);
         }
-        let (ticket, answer) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
+        let ticket = Ticket {
+            answer: sender,
+            _place: place,
+        };
         self.shared
             .inbox
             .send(Message::Input(input(ticket)))
@@ -313,7 +332,7 @@ impl Worker {
             }
             self.shared.calls.store(self.core.calls_under_way(), Ordering::Relaxed);
             if pruned.elapsed() > PRUNE_EVERY {
-                self.core.forget_watchers(oneshot::Sender::is_closed);
+                self.core.forget_watchers(|ticket| ticket.answer.is_closed());
                 pruned = Instant::now();
             }
         }
@@ -350,7 +369,7 @@ impl Worker {
                 }
             }
             // Whoever asked may have gone.
-            Output::Answer(ticket, answer) => drop(ticket.send(answer)),
+            Output::Answer(ticket, answer) => drop(ticket.answer.send(answer)),
             Output::Call(id, call) => self.caller.call(id, call),
             Output::Publish(events) => {
                 for subscriber in &self.subscribers {
@@ -371,7 +390,7 @@ impl Worker {
     }
 }
 
-/// How often an idle writer says that it lives.
+/// How often a writer says that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
 fn write_batches(
@@ -385,8 +404,17 @@ fn write_batches(
     let commits = metrics::counter!("jangbu_commits_total");
     let events = metrics::counter!("jangbu_events_total");
     let sizes = metrics::histogram!("jangbu_commit_events");
+    // Taking the shard was the first.
+    let mut last_beat = Instant::now();
     loop {
-        match batches.recv_timeout(HEARTBEAT) {
+        if last_beat.elapsed() >= HEARTBEAT {
+            // A fenced writer learns of it at its next commit.
+            if let Err(error) = writer.heartbeat(SHARD, epoch, now().micros()) {
+                tracing::warn!(%error, "the heartbeat was not written");
+            }
+            last_beat = Instant::now();
+        }
+        match batches.recv_timeout(HEARTBEAT.saturating_sub(last_beat.elapsed())) {
             Ok(batch) => {
                 let begun = Instant::now();
                 let result = writer.commit(&[&batch]).or_else(|error| after_doubt(reader, &batch, error));
@@ -401,12 +429,7 @@ fn write_batches(
                     return;
                 }
             }
-            Err(RecvTimeoutError::Timeout) => {
-                // A fenced writer learns of it at its next commit.
-                if let Err(error) = writer.heartbeat(SHARD, epoch, now().micros()) {
-                    tracing::warn!(%error, "the heartbeat was not written");
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -415,6 +438,11 @@ fn write_batches(
 /// A commit whose outcome is unknown: the head tells.
 fn after_doubt(reader: &dyn LogReader, batch: &Batch, error: CommitError) -> Result<(), CommitError> {
     let CommitError::Unknown(source) = error else { return Err(error) };
+    if batch.events.is_empty() {
+        // It moves no head, so the head cannot tell. Dropping it is safe: what it held is read again, and a record that was written
+        // answers the repeat.
+        return Err(CommitError::NotWritten(source));
+    }
     match reader.head(batch.shard) {
         Ok(Some(head)) if head.position == batch.last_position() && head.hash == batch.hash && head.epoch == batch.epoch => Ok(()),
         Ok(Some(head)) if head.epoch != batch.epoch => Err(CommitError::Fenced(batch.shard)),
@@ -442,52 +470,57 @@ impl Caller {
         );
         self.runtime.spawn(async move {
             let _permit = permits.acquire_owned().await;
-            let outcome = perform(gateway.as_ref(), call, timeout).await;
+            let asked = tokio::spawn(perform(gateway, call.clone(), timeout)).await;
+            let outcome = asked.unwrap_or_else(|_| Outcome::unknown(&call, "the call broke off".to_owned()));
             // An engine that has ended asks again when it starts.
             let _ = inbox.send(Message::Input(Input::Outcome(id, outcome)));
         });
     }
 }
 
-async fn perform(gateway: &dyn PaymentGateway, call: ProviderCall, timeout: Duration) -> Outcome {
+async fn perform(gateway: Arc<dyn PaymentGateway>, call: ProviderCall, timeout: Duration) -> Outcome {
+    let answer = tokio::time::timeout(timeout, ask_provider(gateway.as_ref(), &call)).await;
+    answer.unwrap_or_else(|_| Outcome::unknown(&call, format!("no answer within {timeout:?}")))
+}
+
+async fn ask_provider(gateway: &dyn PaymentGateway, call: &ProviderCall) -> Outcome {
     let idempotency_key = call.idempotency_key();
-    let late = || format!("no answer within {timeout:?}");
     match call {
         ProviderCall::Charge {
             order,
             payment_key,
             amount,
             ..
-        } => {
-            let charge = Charge {
-                payment_key: payment_key.to_string(),
-                order_reference: order.to_string(),
-                amount: amount.minor(),
-                currency: amount.currency().to_string(),
-                idempotency_key,
-            };
-            let answer = tokio::time::timeout(timeout, gateway.charge(charge)).await;
-            Outcome::Charge(answer.unwrap_or_else(|_| ChargeOutcome::Unknown { reason: late() }))
-        }
-        ProviderCall::Status { order, payment_key, .. } => {
-            let query = StatusQuery {
-                payment_key: payment_key.to_string(),
-                order_reference: order.to_string(),
-            };
-            let answer = tokio::time::timeout(timeout, gateway.status(query)).await;
-            Outcome::Status(answer.unwrap_or_else(|_| StatusOutcome::Unknown { reason: late() }))
-        }
-        ProviderCall::Cancel { payment_key, amount, .. } => {
-            let cancellation = Cancellation {
-                payment_key: payment_key.to_string(),
-                reason: "the order was cancelled".to_owned(),
-                amount: amount.minor(),
-                currency: amount.currency().to_string(),
-                idempotency_key,
-            };
-            let answer = tokio::time::timeout(timeout, gateway.cancel(cancellation)).await;
-            Outcome::Cancel(answer.unwrap_or_else(|_| CancellationOutcome::Unknown { reason: late() }))
-        }
+        } => Outcome::Charge(
+            gateway
+                .charge(Charge {
+                    payment_key: payment_key.to_string(),
+                    order_reference: order.to_string(),
+                    amount: amount.minor(),
+                    currency: amount.currency().to_string(),
+                    idempotency_key,
+                })
+                .await,
+        ),
+        ProviderCall::Status { order, payment_key, .. } => Outcome::Status(
+            gateway
+                .status(StatusQuery {
+                    payment_key: payment_key.to_string(),
+                    order_reference: order.to_string(),
+                })
+                .await,
+        ),
+        ProviderCall::Cancel { payment_key, amount, .. } => Outcome::Cancel(
+            gateway
+                .cancel(Cancellation {
+                    payment_key: payment_key.to_string(),
+                    reason: "the order was cancelled".to_owned(),
+                    amount: amount.minor(),
+                    currency: amount.currency().to_string(),
+                    idempotency_key,
+                })
+                .await,
+        ),
     }
 }
 
@@ -496,4 +529,61 @@ fn now() -> Timestamp {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
     Timestamp::from_micros(micros)
+}
+
+#[cfg(test)]
+mod tests {
+    use event_store::{Head, IdempotencyRecord, MemoryStore, RecordKey};
+
+    use super::*;
+
+    fn batch(head: &Head, key: u8) -> Batch {
+        let record = IdempotencyRecord {
+            key: RecordKey([key; 16]),
+            fingerprint: [0; 16],
+            position: 0,
+            recorded_at: 0,
+            answer: Box::default(),
+        };
+        Batch {
+            epoch: head.epoch,
+            first_position: head.position + 1,
+            records: vec![record],
+            ..Batch::default()
+        }
+    }
+
+    #[test]
+    fn a_doubtful_batch_without_events_counts_as_not_written() {
+        let store = MemoryStore::default();
+        let head = store.writer().and_then(|mut writer| writer.take(0, Uuid::nil(), 0)).expect("the shard");
+        let reader = store.reader().expect("a reader");
+        let doubt = || CommitError::Unknown("the connection died".into());
+        let settled = after_doubt(reader.as_ref(), &batch(&head, 1), doubt());
+        assert!(matches!(settled, Err(CommitError::NotWritten(_))), "{settled:?}");
+    }
+
+    #[test]
+    fn a_doubtful_batch_of_a_writer_that_was_fenced_meanwhile_is_not_taken_for_written() {
+        let store = MemoryStore::default();
+        let mut writer = store.writer().expect("a writer");
+        let head = writer.take(0, Uuid::nil(), 0).expect("the shard");
+        writer.take(0, Uuid::nil(), 0).expect("the shard again");
+        let reader = store.reader().expect("a reader");
+        let mut doubtful = batch(&head, 1);
+        doubtful.events.push(event_store::Event {
+            shard: 0,
+            position: 1,
+            stream: event_store::StreamId::new("order", Uuid::nil()),
+            sequence: 1,
+            event_id: Uuid::nil(),
+            event_type: "order.placed".into(),
+            event_version: "1.0.0".into(),
+            recorded_at: 0,
+            payload: "{}".into(),
+            metadata: "{}".into(),
+        });
+        let settled = after_doubt(reader.as_ref(), &doubtful, CommitError::Unknown("the connection died".into()));
+        assert!(matches!(settled, Err(CommitError::Fenced(0))), "{settled:?}");
+    }
 }

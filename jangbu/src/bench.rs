@@ -162,13 +162,17 @@ async fn purchase(args: &PurchaseArgs) -> anyhow::Result<Report> {
     say(&format!("placing {} orders, {} in flight", args.orders, args.in_flight));
     let generator = Cpu::own();
     let server = target.cpu(&before);
+    let written = target.written();
     let measured = load::run(plan.of(args.orders, "load")).await?;
     let loaded = Instant::now();
     let generator = Cpu::since(generator, Cpu::own());
-    let during = target.cpu(&target.metrics().await?);
-    let after = target.settled(Some(&before)).await?;
+    // A server that went away cannot be asked any more; what it answered until then is still worth knowing.
+    let so_far = || format!("{} orders confirmed, others {:?}", measured.confirmed, measured.failures);
+    let during = target.cpu(&target.metrics().await.with_context(so_far)?);
+    let after = target.settled(Some(&before)).await.with_context(so_far)?;
     let caught_up = loaded.elapsed();
     let all = target.cpu(&after);
+    let written = target.written().zip(written).map(|(after, before)| after.saturating_sub(before));
 
     let report = Report::new(&report::Figures {
         run: args,
@@ -177,6 +181,7 @@ async fn purchase(args: &PurchaseArgs) -> anyhow::Result<Report> {
         before: &before,
         after: &after,
         caught_up,
+        written,
         generator,
         server_during: Cpu::since(server, during),
         server_all: Cpu::since(server, all),
@@ -292,6 +297,11 @@ impl Target {
             Some(server) => Cpu::of(server.pid()),
             None => metrics.value("process_cpu_seconds_total").map(Cpu::total),
         }
+    }
+
+    /// What the server has had written so far, if that can be known.
+    fn written(&self) -> Option<u64> {
+        machine::written(self.own.as_ref()?.pid())
     }
 
     async fn end(self) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use shop::{
     ADMIN, Answer, BUYER, COFFEE, Client, Pay, SELLER, Shop, Token,
-    client::{fresh_key, won},
+    client::{fresh_key, pause, payment_key, won},
     invariants, order, runs_into,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -155,6 +155,11 @@ async fn what_is_no_order_is_refused() {
             !answer.body.to_string().contains("Hidden Street"),
             "a problem repeats nothing personal: {}",
             answer.body
+        );
+        let words = answer.body["errors"].to_string();
+        assert!(
+            !words.contains("struct ") && !words.contains("i64"),
+            "a problem speaks of JSON: {words}"
         );
     }
     // A price times a quantity that nobody can count.
@@ -587,57 +592,69 @@ impl Drop for SmallDisk {
 async fn on_a_disk_that_is_full_nothing_is_lost_and_with_room_again_the_shop_goes_on() {
     let Some(disk) = SmallDisk::mount("24m") else { return };
     let scratch = tempfile::tempdir().expect("a scratch directory");
-    let shop = Shop::open_in(scratch, disk.path().join("data"), &[]).await;
+    let shop = Shop::open_in(scratch, disk.path().join("data"), &[("JANGBU_PAYMENT__TIMEOUT", "1s")]).await;
     let client = shop.client();
     let buyer = client.log_in(BUYER).await;
-    let admin = client.log_in(ADMIN).await;
-    let me = client.ask(&buyer, "{ me { id } }", &json!({})).await["me"]["id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
-    client
-        .post(
-            &admin,
-            &format!("/api/v1/accounts/{me}/deposits"),
-            &json!({ "amount": won(100_000_000) }),
-        )
-        .await
-        .expect(201);
+    let coffee = order(&[(COFFEE, 1)], Pay::Balance);
+    let mut acknowledged = Vec::new();
+    for _ in 0..20 {
+        acknowledged.push(client.place(&buyer, &coffee).await.order_id());
+    }
+    // The provider takes its money, and its answer will be missed while nothing can be recorded.
+    let by_card = order(&[(COFFEE, 1)], Pay::Card(&payment_key("lost_applied")));
+    let by_card = client.place(&buyer, &by_card).await.order_id();
+    acknowledged.push(by_card.clone());
+    client.ledger_is(&by_card, &[("CHARGE", 5_000)]).await;
 
     let ballast = disk.path().join("ballast");
     fill(&ballast);
-    // What the files have room for already is still taken.
-    let coffee = order(&[(COFFEE, 1)], Pay::Balance);
-    let mut acknowledged = Vec::new();
     let refused = loop {
         let key = fresh_key();
         let answer = Client::send(client.command(&buyer, ORDERS, &key, &coffee))
             .await
             .expect("the shop answers");
+        // What the files have room for already is still taken.
         match answer.status {
             202 => acknowledged.push(answer.order_id()),
             _ => break (key, answer),
         }
         assert!(acknowledged.len() < 20_000, "the disk is never full");
-        // Whatever was freed in between is filled too.
         fill(&ballast);
     };
-    println!("full after {} orders", acknowledged.len());
     let (key, answer) = refused;
     let answer = answer.expect_problem(503, "unavailable");
     assert!(answer.headers.contains_key("retry-after"));
-    // It lives and shows what it has.
+    // It lives, shows what it has, and refuses whoever comes at once.
     let alive = Client::send(client.request(Method::GET, "/livez")).await.expect("the shop answers");
     assert_eq!(alive.status, 200);
-    for order in acknowledged.iter().rev().take(3) {
+    for order in &acknowledged {
         client.order(&buyer, order).await;
     }
+    let mut keys = vec![key];
+    for _ in 0..20 {
+        let key = fresh_key();
+        let answer = Client::send(client.command(&buyer, ORDERS, &key, &coffee))
+            .await
+            .expect("the shop answers");
+        answer.expect_problem(503, "unavailable");
+        keys.push(key);
+    }
+    // Longer than the provider has to answer: that it did not cannot be recorded either.
+    pause(1_500).await;
 
     fs::remove_file(&ballast).expect("the ballast is thrown off");
-    let order = client.insist(&buyer, ORDERS, &key, &coffee).await.expect(202).order_id();
-    acknowledged.push(order.clone());
-    client.settled(&buyer, &order).await;
-    client.shown(&buyer, &order, &client.order(&buyer, &order).await.outcome()).await;
+    for key in &keys {
+        let answer = client.insist(&buyer, ORDERS, key, &coffee).await.expect(202);
+        assert!(!answer.replayed(), "what was refused left no record");
+        acknowledged.push(answer.order_id());
+    }
+    for order in &acknowledged {
+        assert_eq!(client.ended(&buyer, order).await.outcome(), "CONFIRMED");
+        client.shown(&buyer, order, "CONFIRMED").await;
+    }
+    client.ledger_is(&by_card, &[("CHARGE", 5_000)]).await;
+    let lines = shop.output().lines().count();
+    assert!(lines < 1_000, "a full disk is told {lines} times");
     let log = shop.close().await;
     assert!(
         acknowledged.iter().all(|order| log.orders.contains_key(order)),

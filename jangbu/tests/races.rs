@@ -2,8 +2,13 @@
 
 mod shop;
 
-use serde_json::Value;
-use shop::{ADMIN, Answer, Chance, Client, Pay, SELLER, Shop, Token, client::payment_key, invariants::Log, order};
+use serde_json::{Value, json};
+use shop::{
+    ADMIN, Answer, BUYER, COFFEE, Chance, Client, Pay, SELLER, Shop, Token,
+    client::{fresh_key, payment_key, won},
+    invariants::Log,
+    order,
+};
 use tokio::task::JoinSet;
 
 const PRICE: i64 = 1_000;
@@ -138,6 +143,67 @@ async fn orders_of_overlapping_goods_are_refused_only_what_is_not_there() {
         assert!(count(&outcomes, "CANCELLED OUT_OF_STOCK") > 0, "there are more orders than goods");
     }
     nobody_was_turned_away_for_nothing(&shop.close().await);
+}
+
+#[tokio::test]
+async fn the_same_request_twenty_times_at_once_counts_once() {
+    let shop = Shop::open(&[]).await;
+    let client = shop.client();
+    let (admin, buyer) = (client.log_in(ADMIN).await, client.log_in(BUYER).await);
+    let (_, account) = client.new_buyer(&admin, 0).await;
+    let requests = [
+        (buyer, "/api/v1/orders".to_owned(), order(&[(COFFEE, 1)], Pay::Balance)),
+        (
+            admin,
+            format!("/api/v1/accounts/{account}/deposits"),
+            json!({ "amount": won(7_000) }),
+        ),
+    ];
+    for (token, path, body) in requests {
+        let key = fresh_key();
+        let mut repeating = JoinSet::new();
+        for _ in 0..20 {
+            let (client, token, path, body, key) = (client.clone(), token.clone(), path.clone(), body.clone(), key.clone());
+            repeating.spawn(async move { client.insist(&token, &path, &key, &body).await });
+        }
+        let answers = repeating.join_all().await;
+        assert_eq!(answers.iter().filter(|answer| !answer.replayed()).count(), 1, "one was the first");
+        assert!(answers.iter().all(|answer| answer.body == answers[0].body), "all are told the same");
+    }
+    let log = shop.close().await;
+    assert_eq!((log.orders.len(), log.wallets[&account]), (1, 7_000));
+}
+
+#[tokio::test]
+async fn who_pays_and_cancels_at_once_has_either_the_goods_or_the_money() {
+    let shop = Shop::open(&[]).await;
+    let client = shop.client();
+    let buyer = client.log_in(BUYER).await;
+    let mut racing = JoinSet::new();
+    for number in 0..24 {
+        let (client, buyer) = (client.clone(), buyer.clone());
+        racing.spawn(async move {
+            let order = client.place(&buyer, &order(&[(COFFEE, 1)], Pay::CardLater)).await.order_id();
+            let path = format!("/api/v1/orders/{order}");
+            let key = payment_key(["ok", "5xx", "declined"][number % 3]);
+            let (pay, cancel) = (
+                json!({ "paymentKey": key, "amount": won(5_000) }),
+                json!({ "reason": "changed my mind" }),
+            );
+            let (payment, cancellation) = (format!("{path}/payment"), format!("{path}/cancellation"));
+            let (paid, cancelled) = tokio::join!(client.post(&buyer, &payment, &pay), client.post(&buyer, &cancellation, &cancel));
+            assert!([202, 409].contains(&paid.status) && [202, 409].contains(&cancelled.status));
+            let ended = client.ended(&buyer, &order).await;
+            if cancelled.status == 202 {
+                assert_ne!(ended.outcome(), "CONFIRMED", "what was cancelled is not sold");
+            }
+        });
+    }
+    racing.join_all().await;
+    shop.agrees_with_the_provider().await;
+    let log = shop.close().await;
+    assert_eq!(log.unfinished(), Vec::<&str>::new());
+    assert_eq!(log.stocks[COFFEE].sold, i64::try_from(log.ended("order.confirmed")).expect("small"));
 }
 
 async fn new_product(shop: &Shop, crowd: &Crowd, units: u32) -> String {

@@ -230,7 +230,7 @@ async fn a_wrong_amount_is_refused_and_the_order_goes_on_waiting_for_its_payment
 
 #[tokio::test]
 async fn an_order_that_nobody_pays_in_time_expires() {
-    let scene = Scene::open(&[("JANGBU_PAYMENT__DEADLINE", "1s")]).await;
+    let scene = Scene::open(&[("JANGBU_PAYMENT__DEADLINE", "2s")]).await;
     let order = scene.order(Pay::CardLater).await;
     scene.stands(&order, "AWAITING_PAYMENT").await;
     assert_eq!(
@@ -251,7 +251,7 @@ async fn a_deadline_that_passes_while_the_shop_is_down_counts_when_it_is_up_agai
 
 #[tokio::test]
 async fn goods_are_kept_for_an_order_only_for_a_while() {
-    let scene = Scene::open(&[("JANGBU_RESERVATION__TTL", "1s")]).await;
+    let scene = Scene::open(&[("JANGBU_RESERVATION__TTL", "2s")]).await;
     let order = scene.order(Pay::CardLater).await;
     scene.stands(&order, "AWAITING_PAYMENT").await;
     let log = scene.comes_to_nothing(&order, "RESERVATION_EXPIRED", &[]).await;

@@ -35,6 +35,28 @@ struct Cascade {
     commands: usize,
 }
 
+impl Cascade {
+    /// Keeps an effect until the end of the cascade.
+    fn keep(&mut self, effect: Ask, origin: Origin) {
+        match effect {
+            Ask::Tell(_) => self.stack.push((effect, origin)),
+            Ask::Provider(call) => {
+                let id = call.id();
+                self.changes.push(Change::Owe(
+                    id,
+                    Owed::Call {
+                        call: call.clone(),
+                        origin,
+                    },
+                ));
+                self.changes.push(Change::Call(id, call));
+            }
+            Ask::SetTimer { id, due, command } => self.changes.push(Change::SetTimer(id, due, TimedCommand { command, origin })),
+            Ask::CancelTimer { id } => self.changes.push(Change::CancelTimer(id)),
+        }
+    }
+}
+
 /// What a purchase learnt in this cascade.
 struct Advance {
     order: Uuid,
@@ -49,6 +71,14 @@ enum Change {
     Owe(Uuid, Owed),
     Settle(Uuid),
     Call(Uuid, ProviderCall),
+}
+
+/// What becomes of an input of the core's own once it is decided.
+fn done(own: &Own) -> Change {
+    match own {
+        Own::Outcome(effect, _) | Own::Rest(effect) => Change::Settle(*effect),
+        Own::Timer(id) => Change::CancelTimer(*id),
+    }
 }
 
 /// Why events are recorded, as it stands in their metadata.
@@ -71,9 +101,9 @@ impl<T> Core<T> {
     pub(super) fn prefetch(&mut self) {
         let mut records = Vec::new();
         let mut streams = Vec::new();
-        for work in self.waiting.iter().take(self.settings.batch) {
-            let Work::Request { request, .. } = work else { continue };
+        for (_, request) in self.waiting.iter().take(self.settings.batch) {
             if let Some(idempotency) = &request.idempotency
+                && !request.dry_run
                 && !self.fresh_records.contains_key(&idempotency.record)
                 && !self.prefetched.contains_key(&idempotency.record)
             {
@@ -113,29 +143,8 @@ impl<T> Core<T> {
     /// Decides one input and lets it join the open batch; whatever goes wrong concerns this input alone.
     pub(super) fn process(&mut self, work: Work<T>) {
         match work {
-            Work::Request { ticket, request } => self.process_request(ticket, request),
-            Work::Outcome { effect, outcome } => {
-                let Some(Owed::Call { call, origin }) = self.owed.get(&effect).cloned() else {
-                    return;
-                };
-                let command = command_of(&call, outcome.clone());
-                let settle = [Change::Settle(effect)];
-                self.process_own(vec![Rest { command, origin }], settle, Own::Outcome(effect, outcome));
-            }
-            Work::Timer { id } => {
-                let Some(timer) = self.timers.command(id).cloned() else { return };
-                let rest = vec![Rest {
-                    command: timer.command,
-                    origin: timer.origin,
-                }];
-                self.process_own(rest, [Change::CancelTimer(id)], Own::Timer(id));
-            }
-            Work::Rest { effect } => {
-                let Some(rest) = self.owed.get(&effect).and_then(super::rest_of) else {
-                    return;
-                };
-                self.process_own(rest, [Change::Settle(effect)], Own::Rest(effect));
-            }
+            Work::Request(ticket, request) => self.process_request(ticket, request),
+            Work::Own(own) => self.process_own(own),
         }
     }
 
@@ -148,26 +157,27 @@ impl<T> Core<T> {
             });
             return;
         }
-        let decided = self.undoable(|core, cascade| core.decide_request(cascade, &request));
-        let (answer, retry) = match decided {
-            Ok(decided) => (self.reply(&request, decided), Some(request)),
-            Err(Failure::Refused(refusal)) => (self.refuse(&request, refusal), Some(request)),
-            Err(Failure::Unavailable(reason)) => (Err(EngineError::Unavailable(reason)), None),
-            Err(Failure::Broken(reason)) => {
-                let id = self.event_id(self.open.position() + 1);
-                let id = Uuid::new_v5(&id, &self.open.parked.len().to_le_bytes());
-                self.set_aside(id, super::park(request.command.clone(), Some(request.cause.clone()), None), reason);
-                (Err(EngineError::Parked(id)), None)
-            }
+        let answer = match self.undoable(|core, cascade| core.decide_request(cascade, &request)) {
+            Ok(decided) => Ok(self.reply(&request, decided)),
+            Err(Failure::Refused(refusal)) => self.refuse(&request, refusal),
+            Err(Failure::Unavailable(reason)) => Err(EngineError::Unavailable(reason)),
+            Err(Failure::Broken(reason)) => Err(self.park(&request, reason)),
         };
-        self.open.releases.push(Release::Answer { ticket, answer, retry });
+        self.open.releases.push(Release::Answer {
+            ticket,
+            answer,
+            retry: Some(request),
+        });
     }
 
-    fn process_own(&mut self, commands: Vec<Rest>, changes: impl IntoIterator<Item = Change>, own: Own) {
-        let changes: Vec<_> = changes.into_iter().collect();
-        let first = commands.first().cloned();
+    fn process_own(&mut self, own: Own) {
+        let commands = self.commands_of(&own);
+        // It was settled, cancelled or moved meanwhile.
+        if commands.is_empty() {
+            return;
+        }
         let decided = self.undoable(|core, cascade| {
-            cascade.changes.extend(changes);
+            cascade.changes.push(done(&own));
             cascade
                 .stack
                 .extend(commands.into_iter().rev().map(|rest| (Ask::Tell(rest.command), rest.origin)));
@@ -178,40 +188,78 @@ impl<T> Core<T> {
             Err(Failure::Unavailable(reason)) => {
                 tracing::warn!(%reason, "the log cannot be read; this is tried again");
                 self.pause_until = Some(self.now.after(super::commit::PAUSE));
-                self.backlog.push_front(own.work());
+                self.backlog.push_front(own);
             }
-            Err(Failure::Refused(Refusal { detail, .. })) => self.park_own(&own, first, detail.into_owned()),
-            Err(Failure::Broken(reason)) => self.park_own(&own, first, reason),
+            Err(Failure::Refused(Refusal { detail, .. })) => self.give_up(own, &detail),
+            Err(Failure::Broken(reason)) => self.give_up(own, &reason),
+        }
+    }
+
+    /// What an input of the core's own asks for; nothing when it is no longer wanted.
+    fn commands_of(&self, own: &Own) -> Vec<Rest> {
+        match own {
+            Own::Outcome(effect, outcome) => match self.owed.get(effect) {
+                Some(Owed::Call { call, origin }) => vec![Rest {
+                    command: command_of(call, outcome.clone()),
+                    origin: origin.clone(),
+                }],
+                Some(Owed::Cascade { .. }) | None => Vec::new(),
+            },
+            Own::Timer(id) => {
+                let timer = self.timers.due(*id, self.now).cloned();
+                let rest = timer.map(|TimedCommand { command, origin }| Rest { command, origin });
+                rest.into_iter().collect()
+            }
+            Own::Rest(effect) => match self.owed.get(effect) {
+                Some(Owed::Cascade { rest }) => rest.clone(),
+                Some(Owed::Call { .. }) | None => Vec::new(),
+            },
         }
     }
 
     /// Sets an input of the core's own aside, so that it stops nothing else.
-    pub(super) fn park_own(&mut self, own: &Own, first: Option<Rest>, reason: String) {
-        let id = match own {
-            Own::Outcome(effect, _) | Own::Rest(effect) => {
-                self.apply(Change::Settle(*effect));
-                *effect
+    pub(super) fn give_up(&mut self, own: Own, reason: &str) {
+        let mut commands = self.commands_of(&own);
+        self.apply(done(&own));
+        if commands.len() > 1 {
+            // Each goes on by itself, so that the culprit alone is set aside.
+            for rest in commands {
+                let id = self.new_id();
+                self.apply(Change::Owe(id, Owed::Cascade { rest: vec![rest] }));
             }
-            Own::Timer(timer) => {
-                self.apply(Change::CancelTimer(*timer));
-                *timer
-            }
-        };
-        if let Some(rest) = first {
-            self.set_aside(id, super::park(rest.command, None, Some(rest.origin)), reason);
+        } else if let Some(Rest { command, origin }) = commands.pop() {
+            let input = ParkedInput {
+                command,
+                cause: None,
+                origin: Some(origin),
+            };
+            self.set_aside(&input, reason.to_owned());
         }
+        self.open.own.push(own);
     }
 
-    pub(super) fn set_aside(&mut self, id: Uuid, input: ParkedInput, reason: String) {
+    /// Sets a request aside, and says so to its sender.
+    pub(super) fn park(&mut self, request: &Request, reason: String) -> EngineError {
+        let input = ParkedInput {
+            command: request.command.clone(),
+            cause: Some(request.cause.clone()),
+            origin: None,
+        };
+        EngineError::Parked(self.set_aside(&input, reason))
+    }
+
+    fn set_aside(&mut self, input: &ParkedInput, reason: String) -> Uuid {
+        let id = self.new_id();
         let (kind, target) = input.command.target();
         tracing::error!(parked = %id, aggregate = kind.name(), %target, %reason, "an input cannot be processed and is set aside");
-        let json = serde_json::to_string(&input).unwrap_or_default();
+        let json = serde_json::to_string(input).unwrap_or_default();
         self.open.parked.push(Parked {
             id,
             at: self.now.micros(),
             input: json.into(),
             reason,
         });
+        id
     }
 
     /// Runs a cascade; takes back what it did unless it comes to its end.
@@ -300,15 +348,11 @@ impl<T> Core<T> {
             // Nothing of this joins.
             self.undo();
             *cascade = Cascade::default();
-            return Ok(Decided {
-                answer: Some(answer),
-                latest: Some(latest),
-                planned,
-            });
+            return Ok(Decided { answer, latest, planned });
         }
         Ok(Decided {
-            answer: Some(answer),
-            latest: Some(latest),
+            answer,
+            latest,
             planned: Vec::new(),
         })
     }
@@ -340,19 +384,7 @@ impl<T> Core<T> {
                     cascade.commands += 1;
                     self.tell(cascade, command, origin)?;
                 }
-                Ask::Provider(call) => {
-                    let id = call.id();
-                    cascade.changes.push(Change::Owe(
-                        id,
-                        Owed::Call {
-                            call: call.clone(),
-                            origin,
-                        },
-                    ));
-                    cascade.changes.push(Change::Call(id, call));
-                }
-                Ask::SetTimer { id, due, command } => cascade.changes.push(Change::SetTimer(id, due, TimedCommand { command, origin })),
-                Ask::CancelTimer { id } => cascade.changes.push(Change::CancelTimer(id)),
+                effect => cascade.keep(effect, origin),
             }
         }
         Ok(())
@@ -364,22 +396,10 @@ impl<T> Core<T> {
         for (ask, origin) in std::mem::take(&mut cascade.stack).into_iter().rev() {
             match ask {
                 Ask::Tell(command) => rest.push(Rest { command, origin }),
-                Ask::Provider(call) => {
-                    let id = call.id();
-                    cascade.changes.push(Change::Owe(
-                        id,
-                        Owed::Call {
-                            call: call.clone(),
-                            origin,
-                        },
-                    ));
-                    cascade.changes.push(Change::Call(id, call));
-                }
-                Ask::SetTimer { id, due, command } => cascade.changes.push(Change::SetTimer(id, due, TimedCommand { command, origin })),
-                Ask::CancelTimer { id } => cascade.changes.push(Change::CancelTimer(id)),
+                effect => cascade.keep(effect, origin),
             }
         }
-        let id = Uuid::new_v5(&self.event_id(self.open.position() + cascade.events.len() as u64), b"rest");
+        let id = self.new_id();
         cascade.changes.push(Change::Owe(id, Owed::Cascade { rest }));
     }
 
@@ -618,33 +638,30 @@ impl<T> Core<T> {
             }
             Change::Owe(id, owed) => {
                 let json = serde_json::to_string(&owed).unwrap_or_default();
-                self.open.owed.insert(id, OwedEffect { id, effect: json.into() });
+                self.open.effects.insert(id, Some(OwedEffect { id, effect: json.into() }));
                 if matches!(owed, Owed::Cascade { .. }) {
-                    self.next_turn.push(Work::Rest { effect: id });
+                    self.next_turn.push(Own::Rest(id));
                 }
                 self.owed.insert(id, owed);
             }
             Change::Settle(id) => {
                 self.owed.remove(&id);
-                self.open.settled.push(id);
+                self.open.effects.insert(id, None);
             }
             Change::Call(id, call) => self.open.releases.push(Release::Call(id, call)),
         }
     }
 
-    fn reply(&mut self, request: &Request, decided: Decided) -> Result<Response, EngineError> {
-        let (Some(answer), Some(latest)) = (decided.answer, decided.latest) else {
-            return Err(EngineError::Unavailable("nothing was decided".to_owned()));
-        };
+    fn reply(&mut self, request: &Request, decided: Decided) -> Response {
         if !request.dry_run {
-            self.record(request, &answer);
+            self.record(request, &decided.answer);
         }
-        Ok(Response::Reply(Box::new(Reply {
-            answer,
+        Response::Reply(Box::new(Reply {
+            answer: decided.answer,
             replayed: false,
-            latest,
+            latest: decided.latest,
             planned: decided.planned,
-        })))
+        }))
     }
 
     fn refuse(&mut self, request: &Request, refusal: Refusal) -> Result<Response, EngineError> {
@@ -660,15 +677,8 @@ impl<T> Core<T> {
             version: latest.version,
             result: Err(refusal),
         };
-        if !request.dry_run {
-            self.record(request, &answer);
-        }
-        Ok(Response::Reply(Box::new(Reply {
-            answer,
-            replayed: false,
-            latest,
-            planned: Vec::new(),
-        })))
+        let planned = Vec::new();
+        Ok(self.reply(request, Decided { answer, latest, planned }))
     }
 
     fn record(&mut self, request: &Request, answer: &Answer) {
@@ -855,6 +865,12 @@ impl<T> Core<T> {
     fn event_id(&self, position: u64) -> Uuid {
         event_id(self.durable.log_id, self.durable.shard, self.durable.epoch, position)
     }
+
+    /// An id for what is no event: unique by the writer's epoch, the position and how many were made.
+    fn new_id(&mut self) -> Uuid {
+        self.ids += 1;
+        Uuid::new_v5(&self.event_id(self.open.position()), &self.ids.to_le_bytes())
+    }
 }
 
 /// An event's id, UUIDv8 (RFC 9562, 5.8): 4 bytes of the log's id, the shard, 12 bits of the epoch, 7 bytes of the position.
@@ -943,7 +959,7 @@ fn version_mismatch(version: u64) -> Refusal {
 }
 
 /// What an answer of the provider means for the payment.
-pub(super) fn command_of(call: &ProviderCall, outcome: Outcome) -> Command {
+fn command_of(call: &ProviderCall, outcome: Outcome) -> Command {
     let (ProviderCall::Charge {
         payment, amount: asked, ..
     }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use event_store::{Batch, CommitError, batch_hash};
+use event_store::{Batch, CommitError, StoreError, batch_hash};
+use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use super::{
-    Core, Output, Release, Work,
-    open::{Committing, Open},
-    park,
+    Core, Output,
+    open::{Committing, Open, Own, Release},
 };
 use crate::EngineError;
 
@@ -35,26 +35,24 @@ impl<T> Core<T> {
         }
     }
 
-    fn give_out(&self, mut open: Open<T>) -> (Batch, Committing<T>) {
+    fn give_out(&self, open: Open<T>) -> (Batch, Committing<T>) {
+        let previous_hash = self.durable.hash;
         let hash = if open.events.is_empty() {
-            self.durable.hash
+            previous_hash
         } else {
-            batch_hash(&self.durable.hash, &open.events)
+            batch_hash(&previous_hash, &open.events)
         };
-        let records = open.records.iter().map(|record| record.key).collect();
-        // An effect that was owed and settled in one batch was never owed.
-        let settled: Vec<_> = open.settled.into_iter().filter(|id| open.owed.remove(id).is_none()).collect();
-        let mut owed: Vec<_> = open.owed.into_values().collect();
-        owed.sort_unstable_by_key(|owed| owed.id);
-        let (mut timers, mut timers_done) = (Vec::new(), Vec::new());
-        for (id, timer) in open.timers {
-            match timer {
-                Some(timer) => timers.push(timer),
-                None => timers_done.push(id),
-            }
-        }
-        timers.sort_unstable_by_key(|timer| timer.id);
-        timers_done.sort_unstable();
+        let committing = Committing {
+            hash,
+            records: open.records.iter().map(|record| record.key).collect(),
+            recorded: open.recorded,
+            orders_numbered: open.orders_numbered,
+            releases: open.releases,
+            own: open.own,
+            parks: !open.parked.is_empty(),
+        };
+        let (owed, settled) = set_and_done(open.effects);
+        let (timers, timers_done) = set_and_done(open.timers);
         let batch = Batch {
             shard: self.durable.shard,
             epoch: self.durable.epoch,
@@ -68,36 +66,10 @@ impl<T> Core<T> {
             parked: open.parked,
             snapshots: open.snapshots,
             orders_numbered: open.orders_numbered,
-            previous_hash: self.durable.hash,
+            previous_hash,
             hash,
         };
-        let Open {
-            recorded,
-            orders_numbered,
-            releases,
-            own,
-            ..
-        } = Open {
-            events: Vec::new(),
-            records: Vec::new(),
-            owed: Default::default(),
-            settled: Vec::new(),
-            timers: Default::default(),
-            parked: Vec::new(),
-            snapshots: Vec::new(),
-            ..open
-        };
-        (
-            batch,
-            Committing {
-                hash,
-                records,
-                recorded,
-                orders_numbered,
-                releases,
-                own,
-            },
-        )
+        (batch, committing)
     }
 
     /// Told how the batch that was given out fared.
@@ -146,7 +118,7 @@ impl<T> Core<T> {
     /// each in a batch of its own, and the one that is refused alone is set aside.
     fn take_back(&mut self, mut committing: Committing<T>, error: Option<EngineError>, reason: &str, outputs: &mut Vec<Output<T>>) {
         let next = Open::after(&self.durable);
-        let mut open = std::mem::replace(&mut self.open, next);
+        let open = std::mem::replace(&mut self.open, next);
         self.states.forget_undurable();
         self.purchases.forget_undurable();
         self.fresh_records.clear();
@@ -158,89 +130,88 @@ impl<T> Core<T> {
             .filter(|release| matches!(release, Release::Answer { retry: Some(_), .. }))
             .count();
         let culprit = error.is_none() && requests + committing.own.len() == 1;
+        let guilty = committing.own.pop_if(|_| culprit);
 
-        let mut own: Vec<_> = open.own.drain(..).collect();
-        let mut guilty = None;
-        if culprit {
-            guilty = committing.own.pop();
+        // Timers and the rest of cascades come back with what is owed.
+        let outcome = |own: &Own| matches!(own, Own::Outcome(..));
+        self.backlog.retain(outcome);
+        let own: Vec<_> = committing.own.into_iter().chain(open.own).collect();
+        let timers = own.iter().filter(|own| matches!(own, Own::Timer(_))).count();
+        for own in own.into_iter().filter(outcome).rev() {
+            self.backlog.push_front(own);
         }
-        own.splice(0..0, committing.own.drain(..));
         let mut again = Vec::new();
-        for (release, of_committing) in committing
-            .releases
-            .into_iter()
-            .map(|release| (release, true))
-            .chain(open.releases.into_iter().map(|release| (release, false)))
-        {
+        let of_committing = committing.releases.into_iter().map(|release| (release, culprit));
+        for (release, culprit) in of_committing.chain(open.releases.into_iter().map(|release| (release, false))) {
             let Release::Answer { ticket, retry, .. } = release else { continue };
             match (&error, retry) {
                 (Some(error), _) => outputs.push(Output::Answer(ticket, Err(error.clone()))),
-                (None, Some(request)) if culprit && of_committing => {
-                    let id = Uuid::new_v5(&request.cause.correlation, b"parked");
-                    self.set_aside(
-                        id,
-                        park(request.command.clone(), Some(request.cause.clone()), None),
-                        reason.to_owned(),
-                    );
+                (None, Some(request)) if culprit => {
+                    let answer = Err(self.park(&request, reason.to_owned()));
                     self.open.releases.push(Release::Answer {
                         ticket,
-                        answer: Err(EngineError::Parked(id)),
+                        answer,
                         retry: None,
                     });
                 }
-                (None, Some(request)) => again.push(Work::Request { ticket, request }),
+                (None, Some(request)) => again.push((ticket, request)),
                 (None, None) => outputs.push(Output::Answer(ticket, Err(EngineError::Unavailable("try again".to_owned())))),
             }
         }
-        // Timers and the rest of cascades come back with what is owed.
-        self.backlog.retain(|work| matches!(work, Work::Outcome { .. }));
-        for own in own.into_iter().rev() {
-            if let super::open::Own::Outcome(..) = own {
-                self.backlog.push_front(own.work());
+        self.catch_up(outputs);
+        if error.is_none() && !culprit {
+            self.careful = self.backlog.len() + timers + again.len();
+        }
+        for request in again.into_iter().rev() {
+            self.waiting.push_front(request);
+        }
+        match guilty {
+            // Not even setting it aside can be written now.
+            Some(own) if committing.parks || self.behind => {
+                self.pause_until = Some(self.now.after(PAUSE));
+                if outcome(&own) {
+                    self.backlog.push_front(own);
+                }
             }
-        }
-        self.careful = if error.is_none() && !culprit {
-            again.len() + self.backlog.len()
-        } else {
-            self.careful
-        };
-        for work in again.into_iter().rev() {
-            self.waiting.push_front(work);
-        }
-        if let Err(error) = self.take_up_what_is_owed(false) {
-            self.stopped = true;
-            outputs.push(Output::Stop { reason: error.to_string() });
-        }
-        if let Some(own) = guilty {
-            self.give_up(own, reason);
+            Some(own) => {
+                self.backlog
+                    .retain(|again| !matches!((again, &own), (Own::Rest(again), Own::Rest(guilty)) if again == guilty));
+                self.give_up(own, reason);
+            }
+            None => {}
         }
     }
 
-    /// Sets aside an input of the core's own that the store refuses.
-    fn give_up(&mut self, own: super::open::Own, reason: &str) {
-        use super::open::Own;
-        let first = match &own {
-            Own::Outcome(effect, outcome) => match self.owed.get(effect) {
-                Some(crate::stored::Owed::Call { call, origin }) => Some(crate::stored::Rest {
-                    command: super::cascade::command_of(call, outcome.clone()),
-                    origin: origin.clone(),
-                }),
-                _ => None,
-            },
-            Own::Timer(id) => self.timers.command(*id).map(|timer| crate::stored::Rest {
-                command: timer.command.clone(),
-                origin: timer.origin.clone(),
-            }),
-            Own::Rest(effect) => self
-                .owed
-                .get(effect)
-                .and_then(super::rest_of)
-                .and_then(|rest| rest.into_iter().next()),
-        };
-        self.backlog
-            .retain(|work| !matches!((work, &own), (Work::Rest { effect }, Own::Rest(guilty)) if effect == guilty));
-        self.park_own(&own, first, reason.to_owned());
+    /// Reads what is owed, after a batch was dropped. When that fails it is tried again a little later.
+    pub(super) fn catch_up(&mut self, outputs: &mut Vec<Output<T>>) {
+        match self.take_up_what_is_owed(false) {
+            Ok(()) => self.behind = false,
+            Err(StoreError::Unavailable(error)) => {
+                tracing::warn!(%error, "what is owed cannot be read; this is tried again");
+                self.behind = true;
+                self.pause_until = Some(self.now.after(PAUSE));
+            }
+            Err(error) => {
+                self.stopped = true;
+                self.turn_away(outputs);
+                outputs.push(Output::Stop { reason: error.to_string() });
+            }
+        }
     }
+}
+
+/// What is set and what is done, in the order of their names.
+fn set_and_done<V>(changes: FxHashMap<Uuid, Option<V>>) -> (Vec<V>, Vec<Uuid>) {
+    let mut changes: Vec<_> = changes.into_iter().collect();
+    changes.sort_unstable_by_key(|(id, _)| *id);
+    let (mut set, mut done) = (Vec::new(), Vec::new());
+    for (id, change) in changes {
+        match change {
+            Some(change) => set.push(change),
+            None => done.push(id),
+        }
+    }
+    (set, done)
 }
 
 fn release<T>(releases: Vec<Release<T>>, outputs: &mut Vec<Output<T>>) {

@@ -4,7 +4,7 @@ use aggregates::Recorded;
 use event_store::{EffectId, Event, Hash, Head, IdempotencyRecord, OwedEffect, Parked, RecordKey, Snapshot, Timer, TimerId};
 use rustc_hash::FxHashMap;
 
-use super::{Outcome, Response, Work};
+use super::{Outcome, Response};
 use crate::{EngineError, Request};
 use sagas::ProviderCall;
 
@@ -16,8 +16,8 @@ pub(super) struct Open<T> {
     pub(super) events: Vec<Event>,
     pub(super) recorded: Vec<Recorded>,
     pub(super) records: Vec<IdempotencyRecord>,
-    pub(super) owed: FxHashMap<EffectId, OwedEffect>,
-    pub(super) settled: Vec<EffectId>,
+    /// The effect that is owed from now on, or none when it is settled.
+    pub(super) effects: FxHashMap<EffectId, Option<OwedEffect>>,
     /// The timer that is set now, or none when one that was durable is done.
     pub(super) timers: FxHashMap<TimerId, Option<Timer>>,
     pub(super) parked: Vec<Parked>,
@@ -40,17 +40,6 @@ pub(super) enum Own {
     Rest(EffectId),
 }
 
-impl Own {
-    /// To be decided (again).
-    pub(super) fn work<T>(self) -> Work<T> {
-        match self {
-            Self::Outcome(effect, outcome) => Work::Outcome { effect, outcome },
-            Self::Timer(id) => Work::Timer { id },
-            Self::Rest(effect) => Work::Rest { effect },
-        }
-    }
-}
-
 /// What is being committed: all that is left of an open batch once its rows are given out.
 #[derive(Debug)]
 pub(super) struct Committing<T> {
@@ -60,6 +49,8 @@ pub(super) struct Committing<T> {
     pub(super) orders_numbered: u64,
     pub(super) releases: Vec<Release<T>>,
     pub(super) own: Vec<Own>,
+    /// Whether it sets inputs aside.
+    pub(super) parks: bool,
 }
 
 /// Something that leaves.
@@ -87,8 +78,7 @@ impl<T> Open<T> {
             events: Vec::new(),
             recorded: Vec::new(),
             records: Vec::new(),
-            owed: FxHashMap::default(),
-            settled: Vec::new(),
+            effects: FxHashMap::default(),
             timers: FxHashMap::default(),
             parked: Vec::new(),
             snapshots: Vec::new(),
@@ -102,8 +92,7 @@ impl<T> Open<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty()
             && self.records.is_empty()
-            && self.owed.is_empty()
-            && self.settled.is_empty()
+            && self.effects.is_empty()
             && self.timers.is_empty()
             && self.parked.is_empty()
             && self.snapshots.is_empty()

@@ -34,8 +34,9 @@ impl Timers {
         }
     }
 
-    pub(super) fn command(&self, id: Uuid) -> Option<&TimedCommand> {
-        self.by_id.get(&id).map(|(_, command)| command)
+    /// What a timer asks for, if its time has come: it may have been moved since.
+    pub(super) fn due(&self, id: Uuid, now: Timestamp) -> Option<&TimedCommand> {
+        self.by_id.get(&id).filter(|(due, _)| *due <= now).map(|(_, command)| command)
     }
 
     pub(super) fn next_due(&self) -> Option<Timestamp> {
@@ -49,5 +50,32 @@ impl Timers {
             self.by_due.remove(entry);
         }
         due.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aggregates::{AccountId, Command, Currency, WalletCommand};
+
+    use super::*;
+    use crate::stored::Origin;
+
+    #[test]
+    fn a_timer_that_is_moved_after_its_time_came_waits_for_its_new_time() {
+        let command = TimedCommand {
+            command: Command::Wallet(AccountId::new(Uuid::nil()), WalletCommand::Open { currency: Currency::KRW }),
+            origin: Origin {
+                correlation: Uuid::nil(),
+                causation: Uuid::nil(),
+            },
+        };
+        let (soon, later) = (Timestamp::from_micros(1), Timestamp::from_micros(10));
+        let mut timers = Timers::default();
+        timers.set(Uuid::nil(), soon, command.clone());
+        assert_eq!(timers.take_due(soon), [Uuid::nil()]);
+        timers.set(Uuid::nil(), later, command);
+        assert!(timers.due(Uuid::nil(), soon).is_none());
+        assert_eq!(timers.take_due(later), [Uuid::nil()]);
+        assert!(timers.due(Uuid::nil(), later).is_some());
     }
 }

@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -56,6 +56,7 @@ struct CountingReader {
     inner: Box<dyn LogReader>,
     reads: Reads,
     poisoned: Option<StreamId>,
+    unreadable: Arc<AtomicBool>,
 }
 
 impl LogReader for CountingReader {
@@ -93,6 +94,9 @@ impl LogReader for CountingReader {
     }
 
     fn unfinished(&self, shard: u16) -> Result<Unfinished, StoreError> {
+        if self.unreadable.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("a planted failure".into()));
+        }
         self.inner.unfinished(shard)
     }
 
@@ -160,6 +164,7 @@ pub(crate) struct World {
     answers: Vec<(u64, Result<Response, EngineError>)>,
     refused: Option<Uuid>,
     poisoned: Option<StreamId>,
+    unreadable: Arc<AtomicBool>,
     pub(crate) reads: Reads,
 }
 
@@ -235,6 +240,7 @@ impl World {
             answers: Vec::new(),
             refused: None,
             poisoned: None,
+            unreadable: Arc::default(),
             reads: Reads::default(),
         };
         world.restart();
@@ -453,6 +459,7 @@ impl World {
             inner: self.store.reader().expect("a reader"),
             reads: self.reads.clone(),
             poisoned: self.poisoned.clone(),
+            unreadable: Arc::clone(&self.unreadable),
         };
         self.core = Core::new(head, Box::new(reader), self.settings.clone()).expect("the log is sound");
     }
@@ -477,6 +484,21 @@ impl World {
 
     pub(crate) fn poison(&mut self, kind: Kind, id: Uuid) {
         self.poisoned = Some(StreamId::new(kind.name(), id));
+    }
+
+    /// What is owed cannot be read, or can again.
+    pub(crate) fn unreadable(&self, unreadable: bool) {
+        self.unreadable.store(unreadable, Ordering::Relaxed);
+    }
+
+    /// Whether the core wants to be called at once.
+    pub(crate) fn wakes_now(&self) -> bool {
+        self.core.wake_at().is_some_and(|due| due.micros() <= self.clock)
+    }
+
+    /// Whether the core may be ended.
+    pub(crate) fn idle(&self) -> bool {
+        self.core.idle()
     }
 
     pub(crate) fn wait(&mut self, millis: i64) {

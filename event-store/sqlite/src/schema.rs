@@ -23,7 +23,7 @@ pub(crate) const PAGE_SIZE: u32 = 4096;
 /// The stream index begins with the id: an order's streams have ids that are the same or neighbours, and share a page. With the type first
 /// the same run took 12.4 µs of CPU per event instead of 10.8 (1,000,000 events, 1,000 to a batch).
 ///
-/// The trigger against replacing costs 1.3 µs of CPU per event, one that looks for the rows that would be replaced 3.1.
+/// The trigger against replacing costs CPU on every event, so it reads one row that is always at hand: two subqueries took 2.1 µs.
 pub(crate) const TABLES: &str = "
 CREATE TABLE log (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -58,6 +58,7 @@ CREATE TABLE batches (
 CREATE TABLE log_head (
     shard INTEGER PRIMARY KEY,
     position INTEGER NOT NULL,
+    written INTEGER NOT NULL, -- the position, but while a batch is being written: the one before it
     epoch INTEGER NOT NULL,
     hash BLOB NOT NULL,
     recorded_at INTEGER NOT NULL,
@@ -111,11 +112,9 @@ CREATE TABLE snapshots (
 
 CREATE TRIGGER events_are_not_updated BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
 CREATE TRIGGER events_are_not_deleted BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
--- INSERT OR REPLACE deletes without asking the trigger above. So nothing goes in but between the last batch and a head that
--- was moved before, as a writer does it.
+-- INSERT OR REPLACE deletes without asking the trigger above. So nothing goes in but at the places that a writer has just taken.
 CREATE TRIGGER events_are_not_replaced BEFORE INSERT ON events
-WHEN NEW.position <= (SELECT coalesce(max(last_position), 0) FROM batches WHERE shard = NEW.shard)
-  OR NEW.position > coalesce((SELECT position FROM log_head WHERE shard = NEW.shard), 0)
+WHEN (SELECT NEW.position > written AND NEW.position <= position FROM log_head WHERE shard = NEW.shard) IS NOT 1
 BEGIN SELECT RAISE(ABORT, 'events are appended with their batch, never put in or replaced'); END;
 CREATE TRIGGER batches_are_not_updated BEFORE UPDATE ON batches BEGIN SELECT RAISE(ABORT, 'batches are never changed'); END;
 CREATE TRIGGER batches_are_not_deleted BEFORE DELETE ON batches BEGIN SELECT RAISE(ABORT, 'batches are never deleted'); END;

@@ -98,8 +98,8 @@ fn take(connection: &Connection, shard: u16, instance: Uuid, now: i64) -> Result
     }
     connection
         .prepare_cached(
-            "INSERT INTO log_head (shard, position, epoch, hash, recorded_at, orders_numbered, instance, heartbeat)
-             VALUES (?1, 0, 1, ?2, 0, 0, ?3, ?4)
+            "INSERT INTO log_head (shard, position, written, epoch, hash, recorded_at, orders_numbered, instance, heartbeat)
+             VALUES (?1, 0, 0, 1, ?2, 0, 0, ?3, ?4)
              ON CONFLICT (shard) DO UPDATE SET epoch = epoch + 1, instance = excluded.instance, heartbeat = excluded.heartbeat",
         )?
         .execute((shard, GENESIS.as_slice(), instance, now))?;
@@ -166,6 +166,9 @@ fn write_events(connection: &Connection, batch: &Batch) -> Result<()> {
             &*event.metadata,
         ])?;
     }
+    connection
+        .prepare_cached("UPDATE log_head SET written = position WHERE shard = ?1")?
+        .execute([batch.shard])?;
     connection
         .prepare_cached("INSERT INTO batches VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute((

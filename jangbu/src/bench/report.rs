@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Cpu, Measured, Metrics, PurchaseArgs, Target, machine, metrics};
 
+const COMMIT: &str = "jangbu_commit_seconds";
 const LAG: &str = "jangbu_projection_lag_seconds";
 
 /// What a report is made from.
@@ -17,6 +18,8 @@ pub(super) struct Figures<'a> {
     pub(super) after: &'a Metrics,
     /// From the last answer until the views showed everything.
     pub(super) caught_up: Duration,
+    /// Bytes that the server had written to the disk until then.
+    pub(super) written: Option<u64>,
     pub(super) generator: Option<Cpu>,
     pub(super) server_during: Option<Cpu>,
     /// Until the views showed everything.
@@ -68,6 +71,11 @@ pub(super) struct Report {
     commits: f64,
     commits_per_second: f64,
     events_per_commit: f64,
+    /// One transaction of the log, its barrier included.
+    commit_p50_ms: Option<f64>,
+    commit_p99_ms: Option<f64>,
+    /// Log and views, with their checkpoints, until the views had caught up.
+    written_kib_per_order: Option<f64>,
 
     /// CPU time of the server from the first request until the views had caught up, per confirmed order.
     server_cpu_us_per_order: Option<f64>,
@@ -95,6 +103,7 @@ impl Report {
             before,
             after,
             caught_up,
+            written,
             generator,
             server_during,
             server_all,
@@ -107,7 +116,7 @@ impl Report {
         let millis = |quantile: f64| float(measured.times.value_at_quantile(quantile)) / 1e3;
         let events = after.events() - before.events();
         let commits = after.commits() - before.commits();
-        let lag = |quantile| metrics::quantile(before, after, LAG, quantile).map(|seconds| seconds * 1e3);
+        let counted = |histogram, quantile| metrics::quantile(before, after, histogram, quantile).map(|seconds| seconds * 1e3);
         let peak = target.own.as_ref().and_then(|server| machine::peak_memory(server.pid()));
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -141,6 +150,9 @@ impl Report {
             commits,
             commits_per_second: ratio(commits, seconds),
             events_per_commit: ratio(events, commits),
+            commit_p50_ms: counted(COMMIT, 0.5),
+            commit_p99_ms: counted(COMMIT, 0.99),
+            written_kib_per_order: written.map(|bytes| per_order(float(bytes) / 1024.0)),
             server_cpu_us_per_order: server_all.map(|cpu| micros_per_order(cpu.total)),
             server_cpu_user_us_per_order: server_all.and_then(|cpu| cpu.parts).map(|(user, _)| micros_per_order(user)),
             server_cpu_system_us_per_order: server_all.and_then(|cpu| cpu.parts).map(|(_, system)| micros_per_order(system)),
@@ -148,8 +160,8 @@ impl Report {
             server_peak_memory_mib: peak.map(|bytes| float(bytes) / (1024.0 * 1024.0)),
             generator_cpu_us_per_order: generator.map(|cpu| micros_per_order(cpu.total)),
             generator_cpu_share: generator.map(share),
-            projection_lag_p50_ms: lag(0.5),
-            projection_lag_p99_ms: lag(0.99),
+            projection_lag_p50_ms: counted(LAG, 0.5),
+            projection_lag_p99_ms: counted(LAG, 0.99),
             projections_caught_up_ms: caught_up.as_secs_f64() * 1e3,
         }
     }
@@ -228,7 +240,14 @@ impl fmt::Display for Report {
             ),
             (
                 "commits",
-                format!("{:.0} per s, {:.0} events each", self.commits_per_second, self.events_per_commit),
+                format!(
+                    "{:.0} per s, {:.0} events each, p50 {}, p99 {}, {} written per order",
+                    self.commits_per_second,
+                    self.events_per_commit,
+                    or_unknown(self.commit_p50_ms, "ms"),
+                    or_unknown(self.commit_p99_ms, "ms"),
+                    or_unknown(self.written_kib_per_order, "KiB"),
+                ),
             ),
             ("fsync", format!("p50 {}{delayed}", or_unknown(self.fsync_p50_us, "us"))),
             (

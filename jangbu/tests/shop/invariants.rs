@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
 /// What no file may hold in the clear.
-const PERSONAL: [&str; 5] = [
+pub(crate) const PERSONAL: [&str; 5] = [
     "Secret Recipient",
     "Hidden Street",
     "Private Name",
@@ -210,7 +210,9 @@ impl Log {
 
     fn count_stock(&mut self, event: &Event) {
         let stock = self.stocks.entry(event.stream.clone()).or_default();
-        let reservation = event.payload["order"].as_str().map(|order| (event.stream.clone(), order.to_owned()));
+        let reservation = event.payload["order"]
+            .as_str()
+            .map(|order| (event.stream.clone(), order.to_owned()));
         match event.name.as_str() {
             "inventory.opened" => match event.payload["stock"]["onHand"].as_i64() {
                 Some(units) => (stock.received, stock.on_hand) = (units, units),

@@ -99,10 +99,9 @@ impl Shop {
     /// Asks it to end, which it does in order.
     pub(crate) async fn stop(&mut self) {
         let pid = self.child.id().expect("the shop runs").to_string();
-        let asked = std::process::Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .expect("kill can be run");
+        // The shell's own kill: not every machine has the program.
+        let asked = std::process::Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status();
+        let asked = asked.expect("a shell can be run");
         assert!(asked.success(), "the shop's own process can be asked to end");
         let status = tokio::time::timeout(PATIENCE, self.child.wait())
             .await
@@ -126,6 +125,11 @@ impl Shop {
         self.stop().await;
         let output = self.output();
         assert!(!output.contains("panicked"), "a panic:\n{output}");
+        let personal = invariants::PERSONAL
+            .into_iter()
+            .chain([PASSWORD])
+            .find(|text| output.contains(text));
+        assert_eq!(personal, None, "what it says names nobody:\n{output}");
         invariants::check(&self.data)
     }
 
@@ -240,11 +244,11 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
     }
 }
 
-/// Chance that comes again: `SplitMix64` from a seed that is printed.
+/// Choices by chance: `SplitMix64` from a seed that is printed.
 pub(crate) struct Chance(u64);
 
 impl Chance {
-    /// From `JANGBU_TEST_SEED`, or a new one; printed, so that a failure can be had again.
+    /// From `JANGBU_TEST_SEED`, or a new one; printed, so that the same choices can be had again.
     pub(crate) fn new(test: &str) -> Self {
         let seed = std::env::var("JANGBU_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
