@@ -132,6 +132,9 @@ enum Work<T> {
     Own(Own),
 }
 
+/// Somebody who waits until an aggregate is as wanted.
+type Watcher<T> = (T, fn(&State) -> bool);
+
 /// One shard's engine, without its surroundings.
 pub struct Core<T> {
     settings: CoreSettings,
@@ -160,7 +163,7 @@ pub struct Core<T> {
     pause_until: Option<Timestamp>,
     /// What is owed could not be read after a failed commit: nothing is decided before it was.
     behind: bool,
-    watchers: FxHashMap<(Kind, Uuid), Vec<(T, fn(&State) -> bool)>>,
+    watchers: FxHashMap<(Kind, Uuid), Vec<Watcher<T>>>,
     numbers: OrderNumbers,
     /// How many ids this core has made that are not an event's.
     ids: u64,

@@ -140,6 +140,7 @@ impl Engine {
         let head = writer.take(SHARD, settings.instance, now().micros())?;
         let log_id = head.log_id;
         let epoch = head.epoch;
+        let clock = Clock::from(Timestamp::from_micros(head.recorded_at));
         let core = Core::new(head, store.reader()?, settings.core)?;
         let checker = store.reader()?;
         let (inbox, messages) = mpsc::channel();
@@ -169,6 +170,7 @@ impl Engine {
         };
         let worker = Worker {
             core,
+            clock,
             shared: Arc::clone(&shared),
             caller,
             subscribers,
@@ -307,6 +309,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(5);
 
 struct Worker {
     core: Core<Ticket>,
+    clock: Clock,
     shared: Arc<Shared>,
     caller: Caller,
     subscribers: Vec<Subscriber>,
@@ -324,7 +327,7 @@ impl Worker {
                 return;
             }
             self.wait(messages, &mut inputs, &mut stopping);
-            for output in self.core.step(now(), inputs.drain(..)) {
+            for output in self.core.step(self.clock.now(), inputs.drain(..)) {
                 if self.carry_out(output) {
                     self.shared.stopping.store(true, Ordering::Relaxed);
                     return;
@@ -339,10 +342,10 @@ impl Worker {
     }
 
     /// Waits for something to do, and takes all that is there.
-    fn wait(&self, messages: &mpsc::Receiver<Message>, inputs: &mut Vec<Input<Ticket>>, stopping: &mut bool) {
+    fn wait(&mut self, messages: &mpsc::Receiver<Message>, inputs: &mut Vec<Input<Ticket>>, stopping: &mut bool) {
         let first = match self.core.wake_at() {
             Some(due) => {
-                let left = u64::try_from(due.micros().saturating_sub(now().micros())).unwrap_or(0);
+                let left = u64::try_from(due.micros().saturating_sub(self.clock.now().micros())).unwrap_or(0);
                 match messages.recv_timeout(Duration::from_micros(left).min(PRUNE_EVERY)) {
                     Ok(message) => Some(message),
                     Err(RecvTimeoutError::Timeout) => None,
@@ -408,9 +411,12 @@ fn write_batches(
     let mut last_beat = Instant::now();
     loop {
         if last_beat.elapsed() >= HEARTBEAT {
-            // A fenced writer learns of it at its next commit.
             if let Err(error) = writer.heartbeat(SHARD, epoch, now().micros()) {
                 tracing::warn!(%error, "the heartbeat was not written");
+                // Whoever was taken over has nothing more to say, also when there is nothing to write.
+                if matches!(error, CommitError::Fenced(_)) && results.send(Message::Input(Input::Committed(Err(error)))).is_err() {
+                    return;
+                }
             }
             last_beat = Instant::now();
         }
@@ -524,6 +530,27 @@ async fn ask_provider(gateway: &dyn PaymentGateway, call: &ProviderCall) -> Outc
     }
 }
 
+/// The time as the core is told it: the system's, but when that is set back it goes on from where it was. A core whose time stood
+/// still would let no timer and no pause come to its end.
+struct Clock {
+    since: Instant,
+    time: Timestamp,
+}
+
+impl Clock {
+    /// A clock that shows this time at least.
+    fn from(time: Timestamp) -> Self {
+        let since = Instant::now();
+        Self { since, time }
+    }
+
+    fn now(&mut self) -> Timestamp {
+        let time = now().max(self.time.after(self.since.elapsed()));
+        *self = Self::from(time);
+        time
+    }
+}
+
 fn now() -> Timestamp {
     let micros = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -554,9 +581,23 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_set_back_goes_on() {
+        let ahead = now().after(Duration::from_secs(3_600));
+        let mut clock = Clock::from(ahead);
+        thread::sleep(Duration::from_millis(2));
+        let then = clock.now();
+        assert!(then >= ahead.after(Duration::from_millis(2)));
+        thread::sleep(Duration::from_millis(2));
+        assert!(clock.now() >= then.after(Duration::from_millis(2)));
+    }
+
+    #[test]
     fn a_doubtful_batch_without_events_counts_as_not_written() {
         let store = MemoryStore::default();
-        let head = store.writer().and_then(|mut writer| writer.take(0, Uuid::nil(), 0)).expect("the shard");
+        let head = store
+            .writer()
+            .and_then(|mut writer| writer.take(0, Uuid::nil(), 0))
+            .expect("the shard");
         let reader = store.reader().expect("a reader");
         let doubt = || CommitError::Unknown("the connection died".into());
         let settled = after_doubt(reader.as_ref(), &batch(&head, 1), doubt());

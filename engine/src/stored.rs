@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{Answer, Cause, ConsistencyToken};
 
 /// Who caused something that comes later.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Origin {
     /// The same for everything that follows from one request.
     pub correlation: Uuid,

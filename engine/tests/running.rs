@@ -13,7 +13,7 @@ use aggregates::{
     ProductId, Quantity, Recorded, RequestedLine, Sealed, State, Stock, TrackingId, WalletCommand,
 };
 use engine::{Actor, Cause, CoreSettings, Engine, EngineError, EngineSettings, Idempotency, Request, Running};
-use event_store::{EventStore, RecordKey, verify_chain};
+use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, MemoryStore, RecordKey, StoreError, verify_chain};
 use event_store_sqlite::SqliteStore;
 use payment_gateway::{Answer, Cancellation, CancellationOutcome, Charge, ChargeOutcome, PaymentGateway, StatusOutcome, StatusQuery};
 use uuid::Uuid;
@@ -23,6 +23,7 @@ use uuid::Uuid;
 struct Approving {
     charges: AtomicUsize,
     silent: bool,
+    panics: bool,
 }
 
 impl PaymentGateway for Approving {
@@ -32,6 +33,7 @@ impl PaymentGateway for Approving {
                 std::future::pending::<()>().await;
             }
             self.charges.fetch_add(1, Ordering::Relaxed);
+            assert!(!self.panics, "a planted panic");
             ChargeOutcome::Charged { amount: charge.amount }
         })
     }
@@ -78,18 +80,21 @@ fn cause() -> Cause {
     }
 }
 
+fn processes() -> sagas::Settings {
+    sagas::Settings {
+        currency: Currency::KRW,
+        reservation_ttl: Duration::from_secs(3_600),
+        payment_deadline: Duration::from_secs(600),
+    }
+}
+
 fn represent(_: Kind, id: Uuid, _: &State, version: u64) -> Vec<u8> {
     format!(r#"{{"id":"{id}","version":{version}}}"#).into_bytes()
 }
 
 fn open(data: &std::path::Path, gateway: Arc<dyn PaymentGateway>, change: impl FnOnce(&mut EngineSettings)) -> (Shop, Arc<dyn EventStore>) {
     let store: Arc<dyn EventStore> = Arc::new(SqliteStore::open(data).expect("a log"));
-    let processes = sagas::Settings {
-        currency: Currency::KRW,
-        reservation_ttl: Duration::from_secs(3_600),
-        payment_deadline: Duration::from_secs(600),
-    };
-    let core = CoreSettings::new(processes, jiff::tz::TimeZone::UTC, represent);
+    let core = CoreSettings::new(processes(), jiff::tz::TimeZone::UTC, represent);
     let mut settings = EngineSettings::new(core, Uuid::from_u128(7));
     change(&mut settings);
     let published = Arc::new(Mutex::new(Vec::new()));
@@ -339,6 +344,131 @@ async fn a_silent_provider_is_asked_for_the_status_after_its_timeout() {
     let (id, request) = shop.order(1, 0, PaymentMethod::Card, &[0]);
     shop.engine.execute(request).await.expect("an answer");
     assert_eq!(shop.settled(id).await.0, OrderStatus::Confirmed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_panics_is_one_without_an_answer() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let gateway = Arc::new(Approving {
+        panics: true,
+        ..Approving::default()
+    });
+    let (shop, _) = open(scratch.path(), gateway.clone(), |_| ());
+    shop.offer(0, 100).await;
+    let (id, request) = shop.order(1, 0, PaymentMethod::Card, &[0]);
+    shop.engine.execute(request).await.expect("an answer");
+    assert_eq!(shop.settled(id).await.0, OrderStatus::Confirmed);
+    assert_eq!(gateway.charges.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_is_asked_for_as_soon_as_the_engine_starts_again() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let (shop, _) = open(
+        scratch.path(),
+        Arc::new(Approving {
+            silent: true,
+            ..Approving::default()
+        }),
+        |settings| settings.payment_timeout = Duration::from_secs(60),
+    );
+    shop.offer(0, 100).await;
+    let (id, request) = shop.order(1, 0, PaymentMethod::Card, &[0]);
+    shop.engine.execute(request).await.expect("an answer");
+    tokio::task::spawn_blocking(move || shop.running.stop()).await.expect("no panic");
+
+    let (shop, store) = open(scratch.path(), Arc::new(Approving::default()), |_| ());
+    // Nobody asks the engine for anything.
+    let reader = store.reader().expect("a reader");
+    let confirmed = |event: event_store::Event| event.stream.id == id.uuid() && event.event_type == "order.confirmed";
+    for _ in 0..500 {
+        if reader.events(0, 0, 1_000).expect("the log").into_iter().any(confirmed) {
+            drop(shop);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the order is not confirmed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_waiting_makes_no_room_before_the_request_is_answered() {
+    let (store, gate) = Gated::new();
+    let core = CoreSettings::new(processes(), jiff::tz::TimeZone::UTC, represent);
+    let mut settings = EngineSettings::new(core, Uuid::from_u128(7));
+    settings.queue = 4;
+    let store: Arc<dyn EventStore> = Arc::new(store);
+    let gateway = Arc::new(Approving::default());
+    let running = Engine::start(&store, gateway, settings, Vec::new(), tokio::runtime::Handle::current()).expect("it starts");
+    let engine = running.engine();
+    let open = |number| {
+        let command = Command::Wallet(buyer(number), WalletCommand::Open { currency: Currency::KRW });
+        engine.execute(Request::new(command, cause()))
+    };
+    let closed = gate.lock().expect("nobody panics");
+    for number in 0..4 {
+        let gone = tokio::time::timeout(Duration::from_millis(10), open(number)).await;
+        assert!(gone.is_err(), "nothing is written");
+    }
+    assert_eq!(open(4).await.expect_err("four are waiting"), EngineError::Overloaded);
+    drop(closed);
+    for _ in 0..500 {
+        if open(5).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("there is no room again");
+}
+
+/// A log in memory that writes nothing while its gate is held.
+struct Gated {
+    store: MemoryStore,
+    gate: Arc<Mutex<()>>,
+}
+
+struct GatedWriter {
+    writer: Box<dyn LogWriter>,
+    gate: Arc<Mutex<()>>,
+}
+
+impl Gated {
+    fn new() -> (Self, Arc<Mutex<()>>) {
+        let gate = Arc::new(Mutex::new(()));
+        let store = Self {
+            store: MemoryStore::default(),
+            gate: Arc::clone(&gate),
+        };
+        (store, gate)
+    }
+}
+
+impl EventStore for Gated {
+    fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError> {
+        Ok(Box::new(GatedWriter {
+            writer: self.store.writer()?,
+            gate: Arc::clone(&self.gate),
+        }))
+    }
+
+    fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
+        self.store.reader()
+    }
+}
+
+impl LogWriter for GatedWriter {
+    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.writer.take(shard, instance, now)
+    }
+
+    fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
+        let _open = self.gate.lock().expect("nobody panics");
+        self.writer.commit(batches)
+    }
+
+    fn heartbeat(&mut self, shard: u16, epoch: u64, now: i64) -> Result<(), CommitError> {
+        self.writer.heartbeat(shard, epoch, now)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

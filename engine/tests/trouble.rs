@@ -6,7 +6,6 @@ mod world;
 use aggregates::{Kind, OrderStatus, PaymentId};
 use engine::{EngineError, Input};
 use event_store::CommitError;
-use uuid::Uuid;
 use world::{BALANCE, CARD, Paid, Provider, World, buyer, product};
 
 fn not_written() -> Input<u64> {
@@ -129,24 +128,33 @@ fn a_log_that_can_neither_be_written_nor_read_for_a_moment_stops_nothing() {
 }
 
 #[test]
-fn while_a_batch_is_being_written_nobody_is_called_in_vain() {
+fn while_a_batch_is_being_written_the_core_sleeps_although_its_pause_is_over() {
     let mut world = World::new();
     let order = world.place(1, Paid::Card(Some("sim_ok_1")), &[(0, 1)]);
     let (id, call) = world.settle().first().cloned().expect("a call");
-    let mut provider = Provider::default();
-    // A refusal makes the core careful, so that the answer waits for the batch under way.
+    let outcome = Input::Outcome(id, Provider::default().answer(&call));
     let bad = world.place(2, Paid::Balance, &[(1, 1)]);
-    let other = world.place(3, Paid::Balance, &[(1, 1)]);
-    world.refuse_batches_with(bad.uuid());
-    let batch = world.step().batch().expect("a batch");
-    world.tell(Input::Outcome(id, provider.answer(&call)));
-    let batch = world.commit(&batch).batch().unwrap_or(batch);
-    world.step_with(vec![not_written()]);
+    world.place(3, Paid::Balance, &[(1, 1)]);
     world.place(4, Paid::Balance, &[(1, 1)]);
-    world.place(5, Paid::Balance, &[(1, 1)]);
-    assert!(world.step().batch().is_some());
+    world.refuse_batches_with(bad.uuid());
+    let refused = world.step().batch().expect("a batch");
+    // From here each input is committed alone, and the second is under way when the answer comes.
+    world.commit(&refused).batch().expect("the first alone");
+    let second = world.step_with(vec![outcome, not_written()]).batch().expect("the second alone");
     world.wait(1_000);
     world.step();
     assert!(!world.wakes_now());
-    let _ = (batch, other, order, Uuid::nil());
+    world.commit_and_keep(&second);
+    world.settle();
+    assert_eq!(world.order(order).status(), OrderStatus::Confirmed);
+}
+
+#[test]
+fn a_writer_that_is_taken_over_stops_also_when_it_has_nothing_to_write() {
+    let mut world = World::new();
+    let waiting = world.watch(Kind::Wallet, world::key(1).uuid(), |_| true);
+    world.step();
+    let outputs = world.step_with(vec![Input::Committed(Err(CommitError::Fenced(0)))]);
+    assert!(outputs.stopped().is_some());
+    assert!(matches!(world.answer(waiting), Some(Err(EngineError::Stopping))));
 }

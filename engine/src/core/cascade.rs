@@ -201,7 +201,7 @@ impl<T> Core<T> {
             Own::Outcome(effect, outcome) => match self.owed.get(effect) {
                 Some(Owed::Call { call, origin }) => vec![Rest {
                     command: command_of(call, outcome.clone()),
-                    origin: origin.clone(),
+                    origin: *origin,
                 }],
                 Some(Owed::Cascade { .. }) | None => Vec::new(),
             },
@@ -463,9 +463,9 @@ impl<T> Core<T> {
             };
             let mut asks = sagas::policies(&event, &self.settings.processes);
             if let Some((order, step)) = purchase::interpret(&event, self.now) {
-                asks.extend(self.advance(cascade, order, step, position, &caused)?);
+                asks.extend(self.advance(cascade, order, step, position, caused)?);
             }
-            cascade.stack.extend(asks.into_iter().rev().map(|ask| (ask, caused.clone())));
+            cascade.stack.extend(asks.into_iter().rev().map(|ask| (ask, caused)));
             cascade.recorded.push(Recorded {
                 shard: self.durable.shard,
                 position,
@@ -483,7 +483,7 @@ impl<T> Core<T> {
         order: aggregates::OrderId,
         step: Step,
         position: u64,
-        caused: &Origin,
+        caused: Origin,
     ) -> Result<Vec<Ask>, Failure> {
         let id = order.uuid();
         if !self.purchases.contains(&id) {
@@ -504,7 +504,7 @@ impl<T> Core<T> {
             }
             None => cascade.purchases.push(Advance {
                 order: id,
-                origin: caused.clone(),
+                origin: caused,
                 seen: vec![position],
                 steps: vec![step],
             }),

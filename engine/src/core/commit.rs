@@ -74,24 +74,23 @@ impl<T> Core<T> {
 
     /// Told how the batch that was given out fared.
     pub(super) fn committed(&mut self, result: Result<(), CommitError>, outputs: &mut Vec<Output<T>>) {
+        if let Err(error @ (CommitError::Fenced(_) | CommitError::Disk(_))) = result {
+            self.stopped = true;
+            self.turn_away(outputs);
+            outputs.push(Output::Stop { reason: error.to_string() });
+            return;
+        }
         let Some(committing) = self.committing.take() else { return };
         match result {
             Ok(()) => self.durable_now(committing, outputs),
             Err(CommitError::Refused(reason)) => {
                 tracing::error!(%reason, "the store refused a batch; its inputs are committed one by one");
-                self.take_back(committing, None, &reason, outputs);
+                self.take_back(committing, true, &reason, outputs);
             }
-            Err(CommitError::NotWritten(error) | CommitError::Unknown(error)) => {
+            Err(error) => {
                 tracing::error!(%error, "a batch was not written; what it held is dropped");
                 self.pause_until = Some(self.now.after(PAUSE));
-                let reason = error.to_string();
-                self.take_back(committing, Some(EngineError::Unavailable(reason.clone())), &reason, outputs);
-            }
-            Err(error @ (CommitError::Fenced(_) | CommitError::Disk(_))) => {
-                self.stopped = true;
-                self.committing = Some(committing);
-                self.turn_away(outputs);
-                outputs.push(Output::Stop { reason: error.to_string() });
+                self.take_back(committing, false, &error.to_string(), outputs);
             }
         }
     }
@@ -114,9 +113,9 @@ impl<T> Core<T> {
 
     /// Drops everything that is not durable and goes back to the durable head.
     ///
-    /// With an error, requests are answered with it. Without one the batch was refused for what it contains: its inputs are decided again,
-    /// each in a batch of its own, and the one that is refused alone is set aside.
-    fn take_back(&mut self, mut committing: Committing<T>, error: Option<EngineError>, reason: &str, outputs: &mut Vec<Output<T>>) {
+    /// Requests are answered with the reason. But when the batch was refused for what it contains, its inputs are decided again, each in
+    /// a batch of its own, and the one that is refused alone is set aside.
+    fn take_back(&mut self, mut committing: Committing<T>, refused: bool, reason: &str, outputs: &mut Vec<Output<T>>) {
         let next = Open::after(&self.durable);
         let open = std::mem::replace(&mut self.open, next);
         self.states.forget_undurable();
@@ -129,7 +128,7 @@ impl<T> Core<T> {
             .iter()
             .filter(|release| matches!(release, Release::Answer { retry: Some(_), .. }))
             .count();
-        let culprit = error.is_none() && requests + committing.own.len() == 1;
+        let culprit = refused && requests + committing.own.len() == 1;
         let guilty = committing.own.pop_if(|_| culprit);
 
         // Timers and the rest of cascades come back with what is owed.
@@ -144,9 +143,8 @@ impl<T> Core<T> {
         let of_committing = committing.releases.into_iter().map(|release| (release, culprit));
         for (release, culprit) in of_committing.chain(open.releases.into_iter().map(|release| (release, false))) {
             let Release::Answer { ticket, retry, .. } = release else { continue };
-            match (&error, retry) {
-                (Some(error), _) => outputs.push(Output::Answer(ticket, Err(error.clone()))),
-                (None, Some(request)) if culprit => {
+            match retry {
+                Some(request) if culprit => {
                     let answer = Err(self.park(&request, reason.to_owned()));
                     self.open.releases.push(Release::Answer {
                         ticket,
@@ -154,12 +152,12 @@ impl<T> Core<T> {
                         retry: None,
                     });
                 }
-                (None, Some(request)) => again.push((ticket, request)),
-                (None, None) => outputs.push(Output::Answer(ticket, Err(EngineError::Unavailable("try again".to_owned())))),
+                Some(request) if refused => again.push((ticket, request)),
+                _ => outputs.push(Output::Answer(ticket, Err(EngineError::Unavailable(reason.to_owned())))),
             }
         }
         self.catch_up(outputs);
-        if error.is_none() && !culprit {
+        if refused && !culprit {
             self.careful = self.backlog.len() + timers + again.len();
         }
         for request in again.into_iter().rev() {
