@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use aggregates::{Command, Kind, OrderId, State};
 use axum::response::Response;
 use bytes::Bytes;
-use engine::{Actor, Answer, Cause, Idempotency, Planned, Reply, Request, Versioned};
+use engine::{Actor, Answer, Cause, ConsistencyToken, Idempotency, Planned, Reply, Request, Versioned};
 use event_store::RecordKey;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -176,6 +176,9 @@ impl Api {
             return Ok(Self::answer(sent, StatusCode::ACCEPTED, terms));
         };
         headers.insert(ETAG, etag(versioned.version));
+        let token = sent.reply.answer.token;
+        let position = token.position.max(self.durable().position());
+        insert_token(&mut headers, ConsistencyToken { position, ..token });
         let status = if settled { StatusCode::OK } else { StatusCode::ACCEPTED };
         Ok(json(status, headers, shown(Kind::Order, order.uuid(), &versioned, terms.language)))
     }
@@ -209,13 +212,17 @@ pub(crate) fn showing(kind: Kind, id: Uuid, versioned: &Versioned, language: Lan
 fn answer_headers(answer: &Answer, replayed: bool) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(6);
     headers.insert(ETAG, etag(answer.version));
-    if let Ok(token) = HeaderValue::try_from(answer.token.to_string()) {
-        headers.insert(CONSISTENCY_TOKEN, token);
-    }
+    insert_token(&mut headers, answer.token);
     if replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
     headers
+}
+
+fn insert_token(headers: &mut HeaderMap, token: ConsistencyToken) {
+    if let Ok(token) = HeaderValue::try_from(token.to_string()) {
+        headers.insert(CONSISTENCY_TOKEN, token);
+    }
 }
 
 fn etag(version: u64) -> HeaderValue {

@@ -7,6 +7,7 @@ mod accounts;
 mod answer;
 mod body;
 mod caller;
+mod durable;
 mod edge;
 mod in_flight;
 mod language;
@@ -41,6 +42,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use crate::{
     accounts::{EnsureError, ensure_account},
+    durable::Durable,
     represent::represent,
     tokens::{Principal, TokenError, TokenSettings, TokenVerifier},
 };
@@ -84,6 +86,7 @@ pub struct Api {
 
 struct Shared {
     engine: Engine,
+    durable: Durable,
     vault: KeyVault,
     settings: Settings,
     verifier: TokenVerifier,
@@ -94,8 +97,8 @@ struct Shared {
 }
 
 impl Api {
-    /// The API of this engine; personal data is sealed with the keys of this vault.
-    pub fn new(engine: Engine, vault: KeyVault, settings: Settings) -> Self {
+    /// The API of this engine, which tells `durable` of its batches; personal data is sealed with the keys of this vault.
+    pub fn new(engine: Engine, durable: Durable, vault: KeyVault, settings: Settings) -> Self {
         let shared = Shared {
             verifier: TokenVerifier::new(vault.clone(), &settings.tokens),
             passwords: Passwords::new(settings.passwords_at_once.max(1), settings.passwords_waiting),
@@ -103,6 +106,7 @@ impl Api {
             in_flight: InFlight::new(),
             waits: Semaphore::new(settings.waits),
             engine,
+            durable,
             vault,
             settings,
         };
@@ -116,6 +120,10 @@ impl Api {
 
     fn engine(&self) -> &Engine {
         &self.shared.engine
+    }
+
+    fn durable(&self) -> &Durable {
+        &self.shared.durable
     }
 
     fn vault(&self) -> &KeyVault {

@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let head = writer.take(0, Uuid::nil(), 0)?;
     let processes = sagas::Settings {
         currency: Currency::KRW,
-        reservation_ttl: Duration::from_secs(3_600),
-        payment_deadline: Duration::from_secs(600),
+        reservation_ttl: Duration::from_hours(1),
+        payment_deadline: Duration::from_mins(10),
     };
     let mut core = Core::new(
         head,

@@ -83,8 +83,8 @@ fn cause() -> Cause {
 fn processes() -> sagas::Settings {
     sagas::Settings {
         currency: Currency::KRW,
-        reservation_ttl: Duration::from_secs(3_600),
-        payment_deadline: Duration::from_secs(600),
+        reservation_ttl: Duration::from_hours(1),
+        payment_deadline: Duration::from_mins(10),
     }
 }
 
@@ -102,7 +102,7 @@ fn open(data: &std::path::Path, gateway: Arc<dyn PaymentGateway>, change: impl F
     let subscriber = Box::new(move |events: &Arc<[Recorded]>| {
         seen.lock()
             .expect("nobody panics")
-            .extend(events.iter().map(|event| event.position))
+            .extend(events.iter().map(|event| event.position));
     });
     let running = Engine::start(&store, gateway, settings, vec![subscriber], tokio::runtime::Handle::current()).expect("it starts");
     (
@@ -338,7 +338,7 @@ async fn a_silent_provider_is_asked_for_the_status_after_its_timeout() {
         ..Approving::default()
     });
     let (shop, _) = open(scratch.path(), gateway, |settings| {
-        settings.payment_timeout = Duration::from_millis(50)
+        settings.payment_timeout = Duration::from_millis(50);
     });
     shop.offer(0, 100).await;
     let (id, request) = shop.order(1, 0, PaymentMethod::Card, &[0]);
@@ -370,7 +370,7 @@ async fn a_lost_answer_is_asked_for_as_soon_as_the_engine_starts_again() {
             silent: true,
             ..Approving::default()
         }),
-        |settings| settings.payment_timeout = Duration::from_secs(60),
+        |settings| settings.payment_timeout = Duration::from_mins(1),
     );
     shop.offer(0, 100).await;
     let (id, request) = shop.order(1, 0, PaymentMethod::Card, &[0]);
@@ -405,7 +405,7 @@ async fn who_stops_waiting_makes_no_room_before_the_request_is_answered() {
         let command = Command::Wallet(buyer(number), WalletCommand::Open { currency: Currency::KRW });
         engine.execute(Request::new(command, cause()))
     };
-    let closed = gate.lock().expect("nobody panics");
+    let closed = gate.lock().await;
     for number in 0..4 {
         let gone = tokio::time::timeout(Duration::from_millis(10), open(number)).await;
         assert!(gone.is_err(), "nothing is written");
@@ -424,17 +424,17 @@ async fn who_stops_waiting_makes_no_room_before_the_request_is_answered() {
 /// A log in memory that writes nothing while its gate is held.
 struct Gated {
     store: MemoryStore,
-    gate: Arc<Mutex<()>>,
+    gate: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct GatedWriter {
     writer: Box<dyn LogWriter>,
-    gate: Arc<Mutex<()>>,
+    gate: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Gated {
-    fn new() -> (Self, Arc<Mutex<()>>) {
-        let gate = Arc::new(Mutex::new(()));
+    fn new() -> (Self, Arc<tokio::sync::Mutex<()>>) {
+        let gate = Arc::default();
         let store = Self {
             store: MemoryStore::default(),
             gate: Arc::clone(&gate),
@@ -462,7 +462,7 @@ impl LogWriter for GatedWriter {
     }
 
     fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
-        let _open = self.gate.lock().expect("nobody panics");
+        let _open = self.gate.blocking_lock();
         self.writer.commit(batches)
     }
 
@@ -527,4 +527,54 @@ impl Shop {
         let error = self.engine.execute(Request::new(open, cause())).await.expect_err("it is fenced");
         assert_eq!(error, EngineError::Stopping);
     }
+}
+
+/// A store in memory whose writer panics at its first batch.
+struct PanickingStore(MemoryStore);
+
+struct PanickingWriter(Box<dyn LogWriter>);
+
+impl EventStore for PanickingStore {
+    fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError> {
+        Ok(Box::new(PanickingWriter(self.0.writer()?)))
+    }
+
+    fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
+        self.0.reader()
+    }
+}
+
+impl LogWriter for PanickingWriter {
+    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.0.take(shard, instance, now)
+    }
+
+    fn commit(&mut self, _: &[&Batch]) -> Result<(), CommitError> {
+        panic!("a planted panic")
+    }
+
+    fn heartbeat(&mut self, shard: u16, epoch: u64, now: i64) -> Result<(), CommitError> {
+        self.0.heartbeat(shard, epoch, now)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_panics_ends_the_engine_and_leaves_nobody_waiting() {
+    let store: Arc<dyn EventStore> = Arc::new(PanickingStore(MemoryStore::default()));
+    let core = CoreSettings::new(processes(), jiff::tz::TimeZone::UTC, represent);
+    let settings = EngineSettings::new(core, Uuid::from_u128(7));
+    let gateway = Arc::new(Approving::default());
+    let running = Engine::start(&store, gateway, settings, vec![], tokio::runtime::Handle::current()).expect("it starts");
+    let open = Command::Wallet(buyer(1), WalletCommand::Open { currency: Currency::KRW });
+    let engine = running.engine();
+    let answer = engine.execute(Request::new(open, cause()));
+    let answer = tokio::time::timeout(Duration::from_secs(10), answer)
+        .await
+        .expect("nobody waits for ever");
+    assert_eq!(answer.expect_err("it is not written"), EngineError::Stopping);
+    let mut ended = engine.ended();
+    tokio::time::timeout(Duration::from_secs(10), ended.wait_for(Option::is_some))
+        .await
+        .expect("it ends")
+        .expect("a reason");
 }

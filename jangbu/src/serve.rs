@@ -10,7 +10,7 @@ use std::{
 
 use aggregates::{AccountId, Recorded, Role};
 use axum::Router;
-use command_api::{Api, TokenSettings};
+use command_api::{Api, Durable, TokenSettings};
 use engine::{CoreSettings, Engine, EngineSettings, Running};
 use event_store::EventStore;
 use event_store_sqlite::SqliteStore;
@@ -334,17 +334,19 @@ impl Shop {
             ..EngineSettings::new(core, instance)
         };
         let offer = move |events: &Arc<[Recorded]>| tail.offer(Arc::clone(events));
+        let durable = Durable::from_head(head);
         let running = Engine::start(
             &store,
             Arc::new(gateway),
             engine_settings,
-            vec![Box::new(offer)],
+            vec![Box::new(offer), durable.subscriber()],
             tokio::runtime::Handle::current(),
         )?;
 
         let engine = running.engine();
         let api = Api::new(
             engine.clone(),
+            durable,
             vault.clone(),
             command_api::Settings {
                 currency: settings.currency,

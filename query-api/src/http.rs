@@ -25,9 +25,10 @@ use crate::{
     AuthError, ConsistencyToken, QueryApi,
     consistency::{self, Consistency},
     error::BAD_USER_INPUT,
+    failed_fields,
     language::Language,
     limits,
-    problem::Refused,
+    problem::{self, Refused},
     reader::Source,
     schema::{self, ShopSchema},
     viewer::Viewer,
@@ -95,9 +96,11 @@ impl Api {
 /// Answers a question.
 async fn graphql(State(api): State<Api>, request: Request) -> Response {
     let language = Language::of(request.headers());
+    let trace = problem::trace_id(request.headers());
     let began = Instant::now();
     let span = tracing::info_span!(
         "graphql",
+        %trace,
         operation = tracing::field::Empty,
         outcome = tracing::field::Empty,
         errors = tracing::field::Empty
@@ -118,7 +121,7 @@ async fn graphql(State(api): State<Api>, request: Request) -> Response {
     metrics::histogram!("jangbu_graphql_request_seconds").record(began.elapsed().as_secs_f64());
     match answer {
         Ok((_, response)) => response,
-        Err(refused) => refused.into_response(language),
+        Err(refused) => refused.into_response(language, &trace),
     }
 }
 
@@ -323,7 +326,8 @@ impl Form {
         named.take(32).find_map(form).ok_or(Refused::NotAcceptable)
     }
 
-    fn answer(self, answered: Answered, consistency: &Consistency) -> Response {
+    fn answer(self, mut answered: Answered, consistency: &Consistency) -> Response {
+        failed_fields::fill_in(&mut answered.data, &answered.errors);
         let errors = with_codes(answered.errors, BAD_USER_INPUT);
         self.respond(
             StatusCode::OK,

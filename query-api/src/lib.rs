@@ -10,6 +10,7 @@
 mod consistency;
 mod cursor;
 mod error;
+mod failed_fields;
 mod http;
 mod language;
 mod limits;

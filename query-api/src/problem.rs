@@ -1,10 +1,11 @@
 //! What is wrong with a request as such, as `application/problem+json` (RFC 9457). What is wrong with a question is GraphQL's to say.
 
 use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::{AuthError, language::Language};
 
@@ -30,12 +31,24 @@ pub(crate) enum Refused {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Problem<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
     detail: String,
     code: &'a str,
+    trace_id: &'a str,
+}
+
+/// The trace that a request belongs to: that of a valid `traceparent` (`00-<trace id>-<parent id>-<flags>`), else a new one.
+pub(crate) fn trace_id(headers: &HeaderMap) -> String {
+    let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let given = parent.and_then(|parent| parent.strip_prefix("00-")?.get(..33)?.strip_suffix('-'));
+    let hexadecimal = |id: &&str| id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) && id.bytes().any(|byte| byte != b'0');
+    given
+        .filter(hexadecimal)
+        .map_or_else(|| Uuid::now_v7().simple().to_string(), str::to_owned)
 }
 
 impl Refused {
@@ -107,7 +120,7 @@ impl Refused {
         }
     }
 
-    pub(crate) fn into_response(self, language: Language) -> Response {
+    pub(crate) fn into_response(self, language: Language, trace_id: &str) -> Response {
         let status = self.status();
         let problem = Problem {
             r#type: format!("/problems/{}", self.code()),
@@ -115,6 +128,7 @@ impl Refused {
             status: status.as_u16(),
             detail: self.detail(),
             code: self.code(),
+            trace_id,
         };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (

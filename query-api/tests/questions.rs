@@ -241,6 +241,7 @@ async fn a_request_that_is_none_is_told_why() {
             "{name}"
         );
         assert_eq!(answer.headers["content-type"], "application/problem+json", "{name}");
+        assert!(answer.json["traceId"].as_str().is_some_and(|id| id.len() == 32), "{name}");
     }
     let answer = shop
         .send(
@@ -257,6 +258,38 @@ async fn a_request_that_is_none_is_told_why() {
         .ask_with(Who::Nobody, "{ me { id } }", json!({}), &[("accept", "text/html")])
         .await;
     assert_eq!(answer.status.as_u16(), 406);
+
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    for (parent, goes_on) in [
+        (format!("00-{id}-00f067aa0ba902b7-01"), true),
+        (format!("00-{}-00f067aa0ba902b7-01", id.to_uppercase()), false),
+        (format!("00-{id}"), false),
+        (format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), false),
+        ("00-é".to_owned(), false),
+    ] {
+        let headers = [("accept", "text/html"), ("traceparent", parent.as_str())];
+        let answer = shop.ask_with(Who::Nobody, "{ me { id } }", json!({}), &headers).await;
+        assert_eq!(answer.json["traceId"] == id, goes_on, "{parent}");
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_failed_is_null_and_the_others_are_answered() {
+    let shop = Shop::new().serve();
+    let query = "{ orders(first: 1) { nodes { id } } products(first: 1) { nodes { name } } }";
+    let answer = shop.ask(Who::Nobody, query, json!({})).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (200, "UNAUTHENTICATED"));
+    assert_eq!(answer.json["data"].get("orders"), Some(&Value::Null));
+    assert!(answer.json["data"]["products"]["nodes"][0]["name"].is_string());
+    let alone = shop.ask(Who::Nobody, "{ mine: orders { nodes { id } } }", json!({})).await;
+    assert_eq!(alone.json["data"], json!({"mine": null}));
+    let below = shop
+        .ask(Who::Buyer, "{ me { balanceEntries(first: 0) { nodes { at } } } }", json!({}))
+        .await;
+    assert_eq!(
+        (&below.json["data"], below.code()),
+        (&json!({"me": {"balanceEntries": null}}), "BAD_USER_INPUT")
+    );
 }
 
 #[tokio::test]

@@ -138,6 +138,29 @@ async fn waiting_answers_the_outcome_of_the_purchase() {
 }
 
 #[tokio::test]
+async fn the_token_of_a_waited_answer_covers_what_the_answer_shows() {
+    let shop = Shop::open().await;
+    let product = shop.product(json!({"onHand": 10})).await;
+    let place = || shop.order(product, 1, card(Some("sim_slow_1"))).key("slow-order");
+    let position = |answer: &Reply| {
+        let token = answer.header("consistency-token").expect("a token");
+        let position = token.rsplit('.').next().expect("a position");
+        position.parse::<u64>().expect("a number")
+    };
+    let own = place().send().await;
+    let settled = place().header("prefer", "wait=5").send().await;
+    assert_eq!(settled.body["status"], "CONFIRMED");
+    assert_eq!(
+        position(&settled),
+        shop.store.head(),
+        "the views are waited for until they show the confirmation"
+    );
+    assert!(position(&own) < position(&settled));
+    let again = place().send().await;
+    assert_eq!(position(&again), position(&own), "the recorded answer keeps its own");
+}
+
+#[tokio::test]
 async fn the_wait_is_applied_after_the_recorded_answer_on_a_repeat_too() {
     let shop = Shop::open().await;
     let product = shop.product(json!({"onHand": 10})).await;

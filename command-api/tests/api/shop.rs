@@ -11,7 +11,7 @@ use std::{
 
 use aggregates::{AccountId, Kind, Role, State};
 use axum::{Router, body::Body};
-use command_api::{Api, Settings, ensure_account, openapi_document, represent, router};
+use command_api::{Api, Durable, Settings, ensure_account, openapi_document, represent, router};
 use engine::{CoreSettings, Engine, EngineSettings, Running};
 use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, MemoryStore, StoreError};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -66,8 +66,9 @@ impl Shop {
         let engine = EngineSettings::new(core, Uuid::from_u128(1));
         let port: Arc<dyn EventStore> = Arc::clone(&store) as Arc<dyn EventStore>;
         let runtime = tokio::runtime::Handle::current();
-        let running = Engine::start(&port, Arc::new(Provider), engine, Vec::new(), runtime).expect("an engine");
-        let api = Api::new(running.engine(), vault, settings);
+        let durable = Durable::default();
+        let running = Engine::start(&port, Arc::new(Provider), engine, vec![durable.subscriber()], runtime).expect("an engine");
+        let api = Api::new(running.engine(), durable, vault, settings);
         let mut shop = Self {
             router: router(api.clone()),
             api,
@@ -359,6 +360,12 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    /// The log's last position.
+    pub(crate) fn head(&self) -> u64 {
+        let reader = self.memory.reader().expect("a reader");
+        reader.head(0).expect("a head").map_or(0, |head| head.position)
+    }
+
     /// Everything that is recorded of events, as text.
     pub(crate) fn events(&self) -> String {
         let reader = self.memory.reader().expect("a reader");

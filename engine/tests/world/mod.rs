@@ -220,8 +220,8 @@ impl World {
     fn with(change: impl FnOnce(&mut CoreSettings)) -> Self {
         let processes = sagas::Settings {
             currency: Currency::KRW,
-            reservation_ttl: Duration::from_secs(3_600),
-            payment_deadline: Duration::from_secs(600),
+            reservation_ttl: Duration::from_hours(1),
+            payment_deadline: Duration::from_mins(10),
         };
         let mut settings = CoreSettings::new(processes, jiff::tz::TimeZone::UTC, represent);
         change(&mut settings);
