@@ -19,7 +19,16 @@ use event_store_sqlite::SqliteStore;
 use uuid::Uuid;
 
 const EVENTS_PER_ORDER: usize = 8;
-const KINDS: [&str; EVENTS_PER_ORDER] = ["order", "inventory", "payment", "wallet", "payment", "inventory", "order", "purchase"];
+const KINDS: [&str; EVENTS_PER_ORDER] = [
+    "order",
+    "inventory",
+    "payment",
+    "wallet",
+    "payment",
+    "inventory",
+    "order",
+    "purchase",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
