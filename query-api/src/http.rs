@@ -25,12 +25,12 @@ use crate::{
     AuthError, ConsistencyToken, QueryApi,
     consistency::{self, Consistency},
     error::BAD_USER_INPUT,
-    failed_fields,
     language::Language,
     limits,
     problem::{self, Refused},
     reader::Source,
     schema::{self, ShopSchema},
+    shape::{self, Shape},
     viewer::Viewer,
 };
 
@@ -148,6 +148,7 @@ async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'st
         .data(reader)
         .data(StartedFlag(Arc::clone(&started)));
     question.operation_name = asked.operation_name;
+    let shape = Shape::of(&document, question.operation_name.as_deref());
     question.set_parsed_query(document);
     let answered = batches.run(api.schema.execute(question)).await;
     tracing::Span::current().record("errors", answered.errors.len());
@@ -155,7 +156,7 @@ async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'st
         return Ok(("refused", form.refuse(answered.errors, &consistency)));
     }
     let outcome = if answered.errors.is_empty() { "answered" } else { "failed" };
-    Ok((outcome, form.answer(answered, &consistency)))
+    Ok((outcome, form.answer(answered, &shape, &consistency)))
 }
 
 /// Who asks. A token that is no good is refused: answering it as nobody's would look like an empty shop.
@@ -326,8 +327,9 @@ impl Form {
         named.take(32).find_map(form).ok_or(Refused::NotAcceptable)
     }
 
-    fn answer(self, mut answered: Answered, consistency: &Consistency) -> Response {
-        failed_fields::fill_in(&mut answered.data, &answered.errors);
+    fn answer(self, mut answered: Answered, shape: &Shape, consistency: &Consistency) -> Response {
+        shape::fill_in(&mut answered.data, &answered.errors);
+        shape.arrange(&mut answered.data);
         let errors = with_codes(answered.errors, BAD_USER_INPUT);
         self.respond(
             StatusCode::OK,

@@ -10,13 +10,13 @@
 mod consistency;
 mod cursor;
 mod error;
-mod failed_fields;
 mod http;
 mod language;
 mod limits;
 mod problem;
 mod reader;
 mod schema;
+mod shape;
 mod viewer;
 
 use std::{sync::Arc, time::Duration};
