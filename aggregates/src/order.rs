@@ -193,6 +193,8 @@ pub enum FailureCode {
     ReservationExpired,
     /// Its buyer did not want it any more.
     CancelledByBuyer,
+    /// The shop took it back.
+    CancelledByShop,
 }
 
 impl FailureCode {
@@ -207,6 +209,7 @@ impl FailureCode {
             Self::PaymentExpired => "PAYMENT_EXPIRED",
             Self::ReservationExpired => "RESERVATION_EXPIRED",
             Self::CancelledByBuyer => "CANCELLED_BY_BUYER",
+            Self::CancelledByShop => "CANCELLED_BY_SHOP",
         }
     }
 }
@@ -747,7 +750,9 @@ impl Decide for Order {
             // Asking for what is already so is no error; it changes nothing.
             (Status::Cancelling, Command::RequestCancellation { .. }) => Ok(vec![]),
             (Status::Cancelled, Command::RequestCancellation { .. })
-                if self.failure.is_some_and(|(code, _)| code == FailureCode::CancelledByBuyer) =>
+                if self
+                    .failure
+                    .is_some_and(|(code, _)| matches!(code, FailureCode::CancelledByBuyer | FailureCode::CancelledByShop)) =>
             {
                 Ok(vec![])
             }

@@ -91,6 +91,7 @@ pub(crate) fn failure_message(code: &str, language: Language) -> &'static str {
             "The order was cancelled because its reservation ran out",
         ),
         "CANCELLED_BY_BUYER" => ("구매자가 주문을 취소했습니다", "The buyer cancelled the order"),
+        "CANCELLED_BY_SHOP" => ("판매자가 주문을 취소했습니다", "The shop cancelled the order"),
         _ => ("주문이 취소되었습니다", "The order was cancelled"),
     };
     match language {

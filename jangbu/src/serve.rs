@@ -61,6 +61,9 @@ const FINISH_VIEWS: Duration = Duration::from_secs(3);
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     settings.check_supported()?;
     telemetry::start_logging(settings)?;
+    for setting in settings.without_effect() {
+        tracing::warn!(setting, "this setting has no effect in this version");
+    }
     on_runtime(serve(settings))
 }
 

@@ -290,15 +290,6 @@ impl Settings {
         if self.shards != 1 {
             return cannot("several shards (JANGBU_SHARDS)", "set JANGBU_SHARDS=1");
         }
-        if self.kafka.is_some() {
-            return cannot("Kafka (JANGBU_KAFKA)", "leave it empty");
-        }
-        if self.redis.is_some() {
-            return cannot("Redis (JANGBU_REDIS)", "leave it empty");
-        }
-        if self.otlp.is_some() {
-            return cannot("traces by OTLP (JANGBU_OTLP)", "leave it empty");
-        }
         if self.gateway == Gateway::Toss && self.toss_secret_key.is_none() {
             return Err(Failure::wrong("JANGBU_GATEWAY=toss needs JANGBU_TOSS__SECRET_KEY"));
         }
@@ -308,6 +299,16 @@ impl Settings {
             ));
         }
         Ok(())
+    }
+
+    /// Settings that are accepted and change nothing in this version: what they add, nothing here stands on.
+    pub(crate) fn without_effect(&self) -> Vec<&'static str> {
+        let given = [
+            ("JANGBU_KAFKA", self.kafka.is_some()),
+            ("JANGBU_REDIS", self.redis.is_some()),
+            ("JANGBU_OTLP", self.otlp.is_some()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 
     /// The directory of the keys.
@@ -753,16 +754,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_accepted_by_its_form_and_refused_by_name() {
+    fn what_is_not_built_is_accepted_by_its_form_and_refused_by_name_where_data_would_lie_elsewhere() {
         for (name, value) in [
             ("JANGBU_STORE", "postgres://h/d"),
             ("JANGBU_STORE", "esdb://h"),
             ("JANGBU_VIEWS", "postgres://h/d"),
             ("JANGBU_KEYS", "postgres://h/d"),
-            ("JANGBU_KAFKA", "a:9092,b:9092"),
-            ("JANGBU_REDIS", "redis://h"),
             ("JANGBU_SHARDS", "8"),
-            ("JANGBU_OTLP", "http://h:4317"),
         ] {
             let settings = from_environment(&[(name, value)]).expect("its form is right");
             let failure = settings.check_supported().expect_err("not built");
@@ -780,6 +778,19 @@ mod tests {
                 .check_supported()
                 .is_err()
         );
+    }
+
+    #[test]
+    fn what_only_adds_to_a_shop_is_accepted_before_it_is_built_and_named() {
+        for (name, value) in [
+            ("JANGBU_KAFKA", "a:9092,b:9092"),
+            ("JANGBU_REDIS", "redis://h"),
+            ("JANGBU_OTLP", "http://h:4317"),
+        ] {
+            let settings = from_environment(&[(name, value)]).expect("its form is right");
+            settings.check_supported().expect("it is accepted");
+            assert_eq!(settings.without_effect(), [name]);
+        }
     }
 
     #[test]

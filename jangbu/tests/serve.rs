@@ -255,7 +255,6 @@ fn a_setting_that_is_unknown_bad_or_beyond_this_version_ends_it_with_2() {
         ("JANGBU_PAYMENT__TIMEOUT", "5 parsecs", "the environment"),
         ("JANGBU_STORE", "postgres://shop:secret@db/shop", "does not support"),
         ("JANGBU_SHARDS", "4", "does not support"),
-        ("JANGBU_KAFKA", "kafka:9092", "does not support"),
         ("JANGBU_GATEWAY", "toss", "JANGBU_TOSS__SECRET_KEY"),
     ] {
         refuses(scratch.path(), &serve(&data), &[(name, value)], 2, &[name, word]);

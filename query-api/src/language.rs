@@ -75,6 +75,7 @@ pub(crate) const fn failure(code: FailureCode, language: Language) -> &'static s
             "The order was cancelled because its reservation ran out",
         ),
         FailureCode::CancelledByBuyer => ("구매자가 주문을 취소했습니다", "The buyer cancelled the order"),
+        FailureCode::CancelledByShop => ("판매자가 주문을 취소했습니다", "The shop cancelled the order"),
     };
     match language {
         Language::Korean => korean,

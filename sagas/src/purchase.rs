@@ -122,8 +122,11 @@ pub enum Step {
     },
     /// The time to pay is over.
     DeadlinePassed,
-    /// The buyer does not want the order any more.
-    CancellationRequested,
+    /// Somebody does not want the order any more.
+    CancellationRequested {
+        /// Its buyer, or somebody of the shop.
+        by: AccountId,
+    },
     /// The money is to be given back.
     ReversalRequested {
         /// The provider's authorisation; none for the balance.
@@ -294,7 +297,7 @@ fn interpret_order(event: &OrderEvent) -> Option<Step> {
             until: *until,
         }),
         OrderEvent::PaymentExpired {} => Some(Step::DeadlinePassed),
-        OrderEvent::CancellationRequested { .. } => Some(Step::CancellationRequested),
+        OrderEvent::CancellationRequested { by, .. } => Some(Step::CancellationRequested { by: *by }),
         OrderEvent::Confirmed { .. } | OrderEvent::Cancelled { .. } | OrderEvent::AttentionNeeded { .. } => Some(Step::Ended),
         OrderEvent::Repriced { .. } | OrderEvent::AwaitingPayment { .. } => None,
     }
@@ -471,7 +474,15 @@ impl Purchase {
             }
             Step::DeadlinePassed => self.fail(FailureCode::PaymentExpired, None),
             // Once the goods are being sold it is too late.
-            Step::CancellationRequested => !self.selling() && self.fail(FailureCode::CancelledByBuyer, None),
+            Step::CancellationRequested { by } => {
+                let by_buyer = self.placed.as_ref().is_some_and(|placed| placed.buyer == *by);
+                let code = if by_buyer {
+                    FailureCode::CancelledByBuyer
+                } else {
+                    FailureCode::CancelledByShop
+                };
+                !self.selling() && self.fail(code, None)
+            }
             // The balance gives back once; a provider may have to be asked again, and knows the repeat by its key.
             Step::ReversalRequested { payment_key, .. } => {
                 self.funds(Funds::Captured, Funds::Reversing) || (payment_key.is_some() && self.money == Funds::Reversing)
@@ -564,7 +575,7 @@ impl Purchase {
             }
             Step::Prepared if self.ended => vec![self.tell_payment(PaymentCommand::Cancel)],
             // The provider was asked, or the goods are being sold: its word, or the sale, comes first.
-            Step::CancellationRequested | Step::Expired { .. } if self.money.under_way() => vec![],
+            Step::CancellationRequested { .. } | Step::Expired { .. } if self.money.under_way() => vec![],
             Step::Placed(_)
             | Step::Reserved { .. }
             | Step::Refused { .. }
@@ -574,7 +585,7 @@ impl Purchase {
             | Step::Expired { .. }
             | Step::Declined
             | Step::DeadlinePassed
-            | Step::CancellationRequested
+            | Step::CancellationRequested { .. }
             | Step::Reversed
                 if !self.ended =>
             {
@@ -592,7 +603,7 @@ impl Purchase {
             | Step::Committed { .. }
             | Step::Declined
             | Step::DeadlinePassed
-            | Step::CancellationRequested
+            | Step::CancellationRequested { .. }
             | Step::Reversed
             | Step::Ended => vec![],
         }

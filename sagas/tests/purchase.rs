@@ -9,7 +9,7 @@ use aggregates::{
     PaymentStatus, PlaceOrder, ProductCommand, Quantity, WalletCommand,
 };
 use sagas::ProviderCall;
-use world::{Answer, BALANCE, BUYER, DAY, MINUTE, ON_HAND, ORDER, World, card_order, key, krw, order, product};
+use world::{Answer, BALANCE, BUYER, DAY, MINUTE, ON_HAND, ORDER, SELLER, World, card_order, key, krw, order, product};
 
 fn with_key(place: PlaceOrder) -> PlaceOrder {
     PlaceOrder {
@@ -316,6 +316,14 @@ fn a_buyer_who_cancels_while_the_wallet_is_asked_has_the_money_back() {
     world.expect(debit);
     world.assert_undone(FailureCode::CancelledByBuyer);
     assert_eq!(world.payment().status(), PaymentStatus::Reversed);
+}
+
+#[test]
+fn an_order_that_the_shop_takes_back_says_so() {
+    let mut world = World::with(card_order(&[1, 2]));
+    world.cancels(SELLER).expect("an administrator may, and it is not paid yet");
+    world.run();
+    world.assert_undone(FailureCode::CancelledByShop);
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn number(step: &Step) -> usize {
         Step::Declined => 15,
         Step::Committed { .. } => 16,
         Step::DeadlinePassed => 17,
-        Step::CancellationRequested => 18,
+        Step::CancellationRequested { .. } => 18,
         Step::ReversalRequested { .. } => 19,
         Step::Credited => 20,
         Step::ReversalUnknown { .. } => 21,

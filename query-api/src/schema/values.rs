@@ -142,6 +142,8 @@ pub(crate) enum FailureCode {
     ReservationExpired,
     /// Its buyer did not want it any more.
     CancelledByBuyer,
+    /// The shop took it back.
+    CancelledByShop,
 }
 
 /// Where a payment stands.

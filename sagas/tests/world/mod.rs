@@ -223,10 +223,14 @@ impl World {
     }
 
     pub(crate) fn buyer_cancels(&mut self) -> Result<(), Refusal> {
+        self.cancels(BUYER)
+    }
+
+    pub(crate) fn cancels(&mut self, by: AccountId) -> Result<(), Refusal> {
         self.tell(Command::Order(
             ORDER,
             OrderCommand::RequestCancellation {
-                by: BUYER,
+                by,
                 reason: Sealed::new("sealed"),
             },
         ))
