@@ -452,6 +452,8 @@ impl Shop {
         if tokio::time::timeout(FINISH_VIEWS, stopped).await.is_err() {
             tracing::warn!("the views did not stop in time; they catch up at the next start");
         }
+        // The last one to close the log may write, so that SQLite leaves one file and no write-ahead log beside it.
+        drop(store.writer()?);
         for server in servers {
             server.stop().await;
         }

@@ -142,6 +142,7 @@ async fn without_the_demo_there_is_nobody_but_the_admin_of_the_settings() {
         }
         terminate(child.id());
         assert_eq!(child.wait().expect("it has ended").code(), Some(0));
+        assert!(!data.join("log.db-wal").exists(), "log.db alone is the whole log");
     }
     let accounts: i64 = log(&data)
         .query_row("SELECT count(*) FROM events WHERE event_type = 'account.opened'", [], |row| {

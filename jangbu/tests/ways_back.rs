@@ -293,7 +293,7 @@ async fn an_admin_can_cancel_an_order_that_waits_for_its_payment() {
         .post(&admin, &format!("/api/v1/orders/{order}/cancellation"), &body)
         .await
         .expect(202);
-    scene.comes_to_nothing(&order, "CANCELLED_BY_BUYER", &[]).await;
+    scene.comes_to_nothing(&order, "CANCELLED_BY_SHOP", &[]).await;
 }
 
 #[tokio::test]
