@@ -23,7 +23,8 @@ pub(crate) const PAGE_SIZE: u32 = 4096;
 /// The stream index begins with the id: an order's streams have ids that are the same or neighbours, and share a page. With the type first
 /// the same run took 12.4 µs of CPU per event instead of 10.8 (1,000,000 events, 1,000 to a batch).
 ///
-/// The trigger against replacing costs CPU on every event, so it reads one row that is always at hand: two subqueries took 2.1 µs.
+/// The trigger against replacing costs CPU on every event, so it reads one row that is always at hand: 8.3 µs of CPU per
+/// event, 10.0 with two subqueries, 7.9 without a trigger.
 pub(crate) const TABLES: &str = "
 CREATE TABLE log (
     one INTEGER PRIMARY KEY CHECK (one = 1),
