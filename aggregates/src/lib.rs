@@ -12,6 +12,7 @@ pub mod account;
 mod commerce;
 pub mod email;
 pub mod inventory;
+mod language;
 pub mod order;
 pub mod payment;
 pub mod product;
@@ -24,6 +25,7 @@ pub use account::{Account, AccountCommand, AccountError, AccountEvent, Registrat
 pub use commerce::{Command, CommerceEvent, DecodeError, Kind, Recorded, State};
 pub use email::{EmailClaim, EmailCommand, EmailError, EmailEvent};
 pub use inventory::{Inventory, InventoryCommand, InventoryError, InventoryEvent, Reservation, Stock};
+pub use language::Language;
 pub use order::{
     FailureCode, Line, Offer, Order, OrderCommand, OrderError, OrderEvent, OrderPayment, OrderStatus, PaymentMethod, PlaceOrder,
     RequestedLine,

@@ -198,6 +198,24 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::OutOfStock,
+        Self::PriceMismatch,
+        Self::ProductRetired,
+        Self::PaymentDeclined,
+        Self::InsufficientBalance,
+        Self::PaymentExpired,
+        Self::ReservationExpired,
+        Self::CancelledByBuyer,
+        Self::CancelledByShop,
+    ];
+
+    /// The reason with this code.
+    pub fn named(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.code() == code)
+    }
+
     /// As the outside sees it.
     pub const fn code(self) -> &'static str {
         match self {

@@ -79,7 +79,7 @@ pub(crate) async fn pass(State(meters): State<Arc<Meters>>, mut request: Request
     let response = write_problem(response, correlation, || {
         let mut headers = HeaderMap::new();
         headers.extend(languages.map(|languages| (ACCEPT_LANGUAGE, languages)));
-        Language::of(&headers)
+        crate::language::preferred(&headers)
     });
     meter.count(&response, started);
     let _entered = span.enter();

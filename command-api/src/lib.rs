@@ -46,7 +46,7 @@ pub use crate::{
     represent::represent,
     tokens::{Principal, TokenError, TokenSettings, TokenVerifier},
 };
-use crate::{edge::Meters, in_flight::InFlight, language::Language, passwords::Passwords, problem::Problem, slow_down::SlowDown};
+use crate::{edge::Meters, in_flight::InFlight, passwords::Passwords, problem::Problem, slow_down::SlowDown};
 
 /// What the operator decides about the API.
 #[derive(Clone, Debug)]
@@ -213,6 +213,6 @@ async fn explain(Path(code): Path<String>) -> Result<Json<Value>, Problem> {
 pub async fn unknown_path(headers: HeaderMap) -> Response {
     let trace = edge::Trace::of(&headers).correlation;
     Problem::of(&problem::NOT_FOUND)
-        .render(Language::of(&headers), trace)
+        .render(crate::language::preferred(&headers), trace)
         .into_response()
 }

@@ -40,7 +40,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
             if_match: if_match(&parts.headers)?,
             wait: wait(&parts.headers),
             dry_run: dry_run(parts.uri.query())?,
-            language: Language::of(&parts.headers),
+            language: crate::language::preferred(&parts.headers),
             trace: parts
                 .extensions
                 .get::<Trace>()

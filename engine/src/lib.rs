@@ -11,5 +11,6 @@ mod shell;
 mod stored;
 
 pub use core::{Core, CoreSettings, Input, Outcome, Output, Response};
-pub use request::{Actor, Answer, Cause, ConsistencyToken, EngineError, Idempotency, Planned, Reply, Represent, Request, Versioned};
+pub use event_store::ConsistencyToken;
+pub use request::{Actor, Answer, Cause, EngineError, Idempotency, Planned, Reply, Represent, Request, Versioned};
 pub use shell::{Engine, EngineSettings, Running, Subscriber};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aggregates::{AccountId, Command, Kind, Refusal, State};
-use event_store::{Fingerprint, RecordKey};
+use event_store::{ConsistencyToken, Fingerprint, RecordKey};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -76,23 +76,6 @@ pub struct Idempotency {
     pub record: RecordKey,
     /// Keyed hash of the body.
     pub fingerprint: Fingerprint,
-}
-
-/// A place in a log: a view that shows it has seen this command's effects. Opaque to users.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConsistencyToken {
-    /// Which log.
-    pub log_id: Uuid,
-    /// Which shard of it.
-    pub shard: u16,
-    /// The last position that must be seen.
-    pub position: u64,
-}
-
-impl fmt::Display for ConsistencyToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.log_id.simple(), self.shard, self.position)
-    }
 }
 
 /// An aggregate's state with its version.

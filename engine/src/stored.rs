@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::{Answer, Cause, ConsistencyToken};
+use event_store::ConsistencyToken;
+
+use crate::{Answer, Cause};
 
 /// Who caused something that comes later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@
 mod hash;
 mod memory;
 mod model;
+mod token;
 mod verify;
 
 #[cfg(any(test, feature = "conformance"))]
@@ -18,6 +19,7 @@ pub use model::{
     Batch, EffectId, Event, Fingerprint, Head, IdempotencyRecord, Metadata, OwedEffect, Parked, RecordKey, Snapshot, StreamId, StreamRead,
     StreamSlice, Timer, TimerId, Unfinished,
 };
+pub use token::{ConsistencyToken, TokenError};
 pub use verify::verify_chain;
 
 /// How long after its last heartbeat a holder keeps its shard, in microseconds.

@@ -1,62 +1,15 @@
 //! Reading what one has written: a command's answer carries a token, a question that shows it waits for the views, and the answer says
 //! honestly whether they got there.
 
-use std::{
-    fmt,
-    str::FromStr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use event_store::ConsistencyToken;
 use projections::{Progress, RunnerState, ShardProgress};
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
-use uuid::Uuid;
 
 /// A stall that ends by itself within this time is no reason to answer with old data.
 const STALL_GRACE: Duration = Duration::from_millis(250);
-
-/// The place in a log that a command's events went to.
-///
-/// To its bearer it is opaque text: take it from an answer's `Consistency-Token`, and pass it on as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConsistencyToken {
-    /// The log.
-    pub log_id: Uuid,
-    /// The shard.
-    pub shard: u16,
-    /// The last event of the command.
-    pub position: u64,
-}
-
-/// Why a text is no consistency token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is not a consistency token: pass the one of a command's answer as it is")]
-pub struct TokenError;
-
-impl fmt::Display for ConsistencyToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.log_id.simple(), self.shard, self.position)
-    }
-}
-
-impl FromStr for ConsistencyToken {
-    type Err = TokenError;
-
-    fn from_str(text: &str) -> Result<Self, TokenError> {
-        let mut parts = text.trim().split('.');
-        let mut part = || parts.next().filter(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let (log_id, shard, position) = (part(), part(), part());
-        let token = || {
-            let log_id = log_id.filter(|id| id.len() == 32)?.parse().ok()?;
-            Some(Self {
-                log_id,
-                shard: shard?.parse().ok()?,
-                position: position?.parse().ok()?,
-            })
-        };
-        token().filter(|_| parts.next().is_none()).ok_or(TokenError)
-    }
-}
 
 /// Whether an answer shows what its token asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -167,6 +120,8 @@ fn lag(shards: &[&ShardProgress]) -> Option<u64> {
 mod tests {
     use aggregates::Timestamp;
 
+    use uuid::Uuid;
+
     use super::*;
 
     fn progress(position: u64, state: RunnerState) -> Progress {
@@ -194,26 +149,6 @@ mod tests {
             log_id: Uuid::nil(),
             shard: 0,
             position,
-        }
-    }
-
-    #[test]
-    fn a_token_comes_back_as_it_went_and_nothing_else_is_one() {
-        let token = ConsistencyToken {
-            log_id: Uuid::from_u128(0xabc),
-            shard: 3,
-            position: u64::MAX,
-        };
-        assert_eq!(token.to_string().parse(), Ok(token));
-        for wrong in [
-            "",
-            "7",
-            "a.b.c",
-            "00000000000000000000000000000abc.3",
-            "00000000000000000000000000000abc.3.7.1",
-            "00000000000000000000000000000abc.99999.1",
-        ] {
-            assert_eq!(wrong.parse::<ConsistencyToken>(), Err(TokenError), "{wrong}");
         }
     }
 

@@ -95,7 +95,7 @@ impl Api {
 
 /// Answers a question.
 async fn graphql(State(api): State<Api>, request: Request) -> Response {
-    let language = Language::of(request.headers());
+    let language = crate::language::preferred(request.headers());
     let trace = problem::trace_id(request.headers());
     let began = Instant::now();
     let span = tracing::info_span!(

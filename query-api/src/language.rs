@@ -1,86 +1,12 @@
 //! What people read, in Korean and in English.
 
-use aggregates::{FailureCode, OrderStatus, PaymentMethod};
+pub(crate) use aggregates::Language;
+use aggregates::{OrderStatus, PaymentMethod};
 use axum::http::{HeaderMap, header};
 
-/// The languages that the shop speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Language {
-    /// The shop's own, and so the one for whoever names none.
-    Korean,
-    /// For whoever names others.
-    English,
-}
-
-impl Language {
-    /// The one of ours that an `Accept-Language` likes best (RFC 9110, 12.5.4).
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let Some(wishes) = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()) else {
-            return Self::Korean;
-        };
-        let mut best = (0.0, Self::English);
-        for wish in wishes.split(',').take(32) {
-            let mut parts = wish.split(';').map(str::trim);
-            let range = parts.next().unwrap_or_default();
-            let weight: f32 = parts
-                .find_map(|part| part.strip_prefix("q="))
-                .map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
-            let language = match range.split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                "ko" | "*" => Self::Korean,
-                "en" => Self::English,
-                _ => continue,
-            };
-            if weight > best.0 {
-                best = (weight, language);
-            }
-        }
-        best.1
-    }
-
-    /// As `Content-Language` has it.
-    pub(crate) const fn tag(self) -> &'static str {
-        match self {
-            Self::Korean => "ko",
-            Self::English => "en",
-        }
-    }
-}
-
-/// Why an order was cancelled.
-pub(crate) const fn failure(code: FailureCode, language: Language) -> &'static str {
-    let (korean, english) = match code {
-        FailureCode::OutOfStock => (
-            "재고 부족으로 주문이 취소되었습니다",
-            "The order was cancelled because there is not enough in stock",
-        ),
-        FailureCode::PriceMismatch => (
-            "가격이 변경되어 주문이 취소되었습니다",
-            "The order was cancelled because the price or the total is another one",
-        ),
-        FailureCode::ProductRetired => (
-            "판매가 종료된 상품이 있어 주문이 취소되었습니다",
-            "The order was cancelled because a product is not sold any more",
-        ),
-        FailureCode::PaymentDeclined => (
-            "결제가 거절되어 주문이 취소되었습니다",
-            "The order was cancelled because the payment was declined",
-        ),
-        FailureCode::InsufficientBalance => ("잔액이 부족합니다", "The balance is too small"),
-        FailureCode::PaymentExpired => (
-            "결제 기한이 지나 주문이 취소되었습니다",
-            "The order was cancelled because it was not paid in time",
-        ),
-        FailureCode::ReservationExpired => (
-            "재고 예약 시간이 지나 주문이 취소되었습니다",
-            "The order was cancelled because its reservation ran out",
-        ),
-        FailureCode::CancelledByBuyer => ("구매자가 주문을 취소했습니다", "The buyer cancelled the order"),
-        FailureCode::CancelledByShop => ("판매자가 주문을 취소했습니다", "The shop cancelled the order"),
-    };
-    match language {
-        Language::Korean => korean,
-        Language::English => english,
-    }
+/// The language that a request likes best.
+pub(crate) fn preferred(headers: &HeaderMap) -> Language {
+    Language::preferred(headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()))
 }
 
 /// What an order waits for, and what follows; none when nothing more happens by itself.
@@ -144,27 +70,7 @@ pub(crate) const fn explanation(status: OrderStatus, method: PaymentMethod, lang
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
-
-    fn of(value: &str) -> Language {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_str(value).expect("a header's value"));
-        Language::of(&headers)
-    }
-
-    #[test]
-    fn the_language_that_is_liked_best_is_spoken() {
-        assert_eq!(of("fr"), Language::English);
-        assert_eq!(Language::of(&HeaderMap::new()), Language::Korean);
-        assert_eq!(of("ko-KR,ko;q=0.9,en-US;q=0.8"), Language::Korean);
-        assert_eq!(of("en;q=0.4, ko;q=0.5"), Language::Korean);
-        assert_eq!(of("en, ko"), Language::English);
-        assert_eq!(of("fr, de;q=0.5, *;q=0.1"), Language::Korean);
-        assert_eq!(of("ko;q=0"), Language::English);
-        assert_eq!(of(";;;,q=,ko;q=x"), Language::English);
-    }
 
     #[test]
     fn every_order_that_has_not_ended_says_what_it_waits_for_in_both_languages() {

@@ -26,7 +26,7 @@ use projections::{Progress, Views};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub use consistency::{ConsistencyToken, TokenError};
+pub use event_store::{ConsistencyToken, TokenError};
 pub use http::router;
 pub use schema::schema_sdl;
 

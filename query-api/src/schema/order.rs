@@ -83,7 +83,7 @@ impl Order {
         let language = *ctx.data::<Language>()?;
         Ok(self.0.failure.map(|failure| Failure {
             code: failure.code.into(),
-            message: language::failure(failure.code, language),
+            message: failure.code.message(language),
             product_id: failure.product.map(ID::from),
         }))
     }
