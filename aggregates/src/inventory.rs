@@ -159,6 +159,12 @@ pub enum InventoryEvent {
         /// The order.
         order: OrderId,
     },
+    /// There is no reservation that could be sold: it was sold already, or is gone.
+    #[serde(rename = "inventory.not_committed")]
+    NotCommitted {
+        /// The order.
+        order: OrderId,
+    },
     /// Sold: on hand falls.
     #[serde(rename = "inventory.committed")]
     Committed {
@@ -207,6 +213,7 @@ stored_names!(InventoryEvent {
     NotOffered => "inventory.not_offered",
     Held => "inventory.held",
     NotHeld => "inventory.not_held",
+    NotCommitted => "inventory.not_committed",
     Committed => "inventory.committed",
     Released => "inventory.released",
     Expired => "inventory.expired",
@@ -242,16 +249,13 @@ pub enum InventoryError {
     /// More than can be counted.
     #[error("there would be more than 9007199254740991 on hand")]
     TooMany,
-    /// The order has no reservation here.
-    #[error("this order has no reservation of this product")]
-    NotReserved,
 }
 
 impl Reason for InventoryError {
     fn class(&self) -> Class {
         match self {
             Self::Unknown => Class::Unknown,
-            Self::Exists | Self::BelowReserved { .. } | Self::NotReserved => Class::State,
+            Self::Exists | Self::BelowReserved { .. } => Class::State,
             Self::Unlimited | Self::Zero | Self::TooMany => Class::Rule,
         }
     }
@@ -264,7 +268,6 @@ impl Reason for InventoryError {
             Self::Zero => "quantity-zero",
             Self::BelowReserved { .. } => "stock-below-reserved",
             Self::TooMany => "stock-too-large",
-            Self::NotReserved => "not-reserved",
         }
     }
 }
@@ -426,13 +429,13 @@ impl Decide for Inventory {
                 Some(_) => vec![InventoryEvent::Held { order }],
                 None => vec![InventoryEvent::NotHeld { order }],
             }),
-            Command::Commit { order } => match self.reservations.get(&order) {
-                Some(reservation) => Ok(vec![InventoryEvent::Committed {
+            Command::Commit { order } => Ok(match self.reservations.get(&order) {
+                Some(reservation) => vec![InventoryEvent::Committed {
                     order,
                     quantity: reservation.quantity,
-                }]),
-                None => Err(InventoryError::NotReserved),
-            },
+                }],
+                None => vec![InventoryEvent::NotCommitted { order }],
+            }),
             Command::Release { order } => Ok(match self.reservations.get(&order) {
                 Some(reservation) => vec![InventoryEvent::Released {
                     order,
@@ -503,7 +506,11 @@ impl Decide for Inventory {
             Event::ReservationRefused { order } => {
                 self.released_early.remove(order);
             }
-            Event::OutOfStock { .. } | Event::PriceChanged { .. } | Event::NotOffered { .. } | Event::NotHeld { .. } => {}
+            Event::OutOfStock { .. }
+            | Event::PriceChanged { .. }
+            | Event::NotOffered { .. }
+            | Event::NotHeld { .. }
+            | Event::NotCommitted { .. } => {}
         }
     }
 }

@@ -27,8 +27,8 @@ pub use email::{EmailClaim, EmailCommand, EmailError, EmailEvent};
 pub use inventory::{Inventory, InventoryCommand, InventoryError, InventoryEvent, Reservation, Stock};
 pub use language::Language;
 pub use order::{
-    FailureCode, Line, Offer, Order, OrderCommand, OrderError, OrderEvent, OrderPayment, OrderStatus, PaymentMethod, PlaceOrder,
-    RequestedLine,
+    Attention, FailureCode, Line, Obstacle, Offer, Order, OrderCommand, OrderError, OrderEvent, OrderPayment, OrderStatus, PaymentMethod,
+    PlaceOrder, RequestedLine, Resolution,
 };
 pub use payment::{Payment, PaymentCommand, PaymentError, PaymentEvent, PaymentStatus};
 pub use product::{Product, ProductCommand, ProductError, ProductEvent};

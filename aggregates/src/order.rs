@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     AccountId, Class, Decide, Money, MoneyError, Name, OrderNumber, PaymentId, PaymentKey, ProductId, Quantity, Reason, Sealed, Timestamp,
@@ -168,9 +169,74 @@ pub enum OrderCommand {
     },
     /// Nobody but a person can go on.
     NeedAttention {
+        /// What is in the way.
+        cause: Obstacle,
         /// What happened.
         reason: String,
     },
+    /// That is not in the way any more.
+    EndAttention {
+        /// What was in the way.
+        cause: Obstacle,
+    },
+    /// An operator lets it try again.
+    Resume {
+        /// Who.
+        by: AccountId,
+    },
+    /// An operator has it undone: as soon as it is known what was taken, that goes back.
+    Compensate {
+        /// Who.
+        by: AccountId,
+        /// Why, sealed with the buyer's key.
+        reason: Sealed,
+    },
+    /// An operator has looked at the provider's books and says where the money is.
+    Resolve {
+        /// Who.
+        by: AccountId,
+        /// Where it is.
+        outcome: Resolution,
+        /// How they know, sealed with the buyer's key.
+        reason: Sealed,
+    },
+}
+
+/// What keeps a purchase from going on by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Obstacle {
+    /// The provider is silent, or contradicts us.
+    #[default]
+    Provider,
+    /// A step cannot be processed: it is set aside under this name.
+    SetAside(Uuid),
+}
+
+/// Where the money of a payment is, as a person found it at the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Resolution {
+    /// It was taken, all of it.
+    Charged,
+    /// It was not taken, and will not be.
+    NotCharged,
+    /// It was taken and given back.
+    Refunded,
+}
+
+impl Resolution {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Charged, Self::NotCharged, Self::Refunded];
+
+    /// As the outside sees it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Charged => "CHARGED",
+            Self::NotCharged => "NOT_CHARGED",
+            Self::Refunded => "REFUNDED",
+        }
+    }
 }
 
 /// Why an order was cancelled.
@@ -317,8 +383,41 @@ pub enum OrderEvent {
     /// Nobody but a person can go on.
     #[serde(rename = "order.attention_needed")]
     AttentionNeeded {
+        /// What is in the way. The first events of this kind do not say it: it was the provider.
+        #[serde(default)]
+        cause: Obstacle,
         /// What happened.
         reason: String,
+    },
+    /// That is not in the way any more: it goes on by itself after all.
+    #[serde(rename = "order.attention_ended")]
+    AttentionEnded {
+        /// What was in the way.
+        cause: Obstacle,
+    },
+    /// An operator lets it try again.
+    #[serde(rename = "order.resumed")]
+    Resumed {
+        /// Who.
+        by: AccountId,
+    },
+    /// An operator has it undone.
+    #[serde(rename = "order.compensation_requested")]
+    CompensationRequested {
+        /// Who.
+        by: AccountId,
+        /// Why, sealed with the buyer's key.
+        reason: Sealed,
+    },
+    /// An operator says where the money is.
+    #[serde(rename = "order.resolved")]
+    Resolved {
+        /// Who.
+        by: AccountId,
+        /// Where it is.
+        outcome: Resolution,
+        /// How they know, sealed with the buyer's key.
+        reason: Sealed,
     },
 }
 
@@ -332,6 +431,10 @@ stored_names!(OrderEvent {
     CancellationRequested => "order.cancellation_requested",
     Cancelled => "order.cancelled",
     AttentionNeeded => "order.attention_needed",
+    AttentionEnded => "order.attention_ended",
+    Resumed => "order.resumed",
+    CompensationRequested => "order.compensation_requested",
+    Resolved => "order.resolved",
 });
 
 /// Why an order refuses.
@@ -373,6 +476,9 @@ pub enum OrderError {
     /// Too late to cancel.
     #[error("the order is {0} and cannot be cancelled any more")]
     NotCancellable(&'static str),
+    /// It goes on by itself.
+    #[error("the order is {0}: it goes on by itself and needs nobody")]
+    NotStuck(&'static str),
     /// A process asked for what its state does not allow.
     #[error("the order is {0}")]
     NotAllowed(&'static str),
@@ -382,7 +488,7 @@ impl Reason for OrderError {
     fn class(&self) -> Class {
         match self {
             Self::Unknown => Class::Unknown,
-            Self::Exists | Self::NotAwaitingPayment(_) | Self::NotCancellable(_) | Self::NotAllowed(_) => Class::State,
+            Self::Exists | Self::NotAwaitingPayment(_) | Self::NotCancellable(_) | Self::NotStuck(_) | Self::NotAllowed(_) => Class::State,
             Self::PaymentExpired(_) => Class::Gone,
             Self::LineCount
             | Self::DuplicateProduct(_)
@@ -408,6 +514,7 @@ impl Reason for OrderError {
             Self::AmountMismatch(_) => "amount-mismatch",
             Self::PaymentExpired(_) => "payment-expired",
             Self::NotCancellable(_) => "order-not-cancellable",
+            Self::NotStuck(_) => "order-not-stuck",
             Self::NotAllowed(_) => "order-state",
         }
     }
@@ -511,7 +618,62 @@ pub struct Order {
     pay_until: Option<Timestamp>,
     payment: Option<PaymentId>,
     failure: Option<(FailureCode, Option<ProductId>)>,
-    attention: Option<Arc<str>>,
+    attention: Attention,
+}
+
+/// What a person has to look at: as long as there is something, an order needs attention, wherever else it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attention {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    set_aside: Arc<[(Uuid, Arc<str>)]>,
+}
+
+impl Attention {
+    /// What happened; none when nobody has to look.
+    pub fn reason(&self) -> Option<&str> {
+        let set_aside = self.set_aside.last().map(|(_, reason)| &**reason);
+        self.provider.as_deref().or(set_aside)
+    }
+
+    /// Counts what happened to its order.
+    pub fn evolve(&mut self, event: &OrderEvent) {
+        match event {
+            OrderEvent::AttentionNeeded { cause, reason } => self.needed(*cause, reason),
+            OrderEvent::AttentionEnded { cause } => self.ended(*cause),
+            OrderEvent::Resumed { .. } | OrderEvent::CompensationRequested { .. } | OrderEvent::Resolved { .. } => *self = Self::default(),
+            _ => {}
+        }
+    }
+
+    fn needed(&mut self, cause: Obstacle, reason: &str) {
+        match cause {
+            Obstacle::Provider => self.provider = Some(reason.into()),
+            Obstacle::SetAside(input) => {
+                let others = self.set_aside.iter().filter(|(known, _)| *known != input).cloned();
+                self.set_aside = others.chain([(input, reason.into())]).collect();
+            }
+        }
+    }
+
+    fn ended(&mut self, cause: Obstacle) {
+        match cause {
+            Obstacle::Provider => self.provider = None,
+            Obstacle::SetAside(input) => self.set_aside = self.set_aside.iter().filter(|(known, _)| *known != input).cloned().collect(),
+        }
+    }
+
+    /// Why this is in the way, if it is.
+    fn because_of(&self, cause: Obstacle) -> Option<&str> {
+        match cause {
+            Obstacle::Provider => self.provider.as_deref(),
+            Obstacle::SetAside(input) => {
+                let known = self.set_aside.iter().find(|(known, _)| *known == input);
+                known.map(|(_, reason)| &**reason)
+            }
+        }
+    }
 }
 
 /// What never changes about an order.
@@ -541,7 +703,7 @@ impl Default for Order {
             pay_until: None,
             payment: None,
             failure: None,
-            attention: None,
+            attention: Attention::default(),
         }
     }
 }
@@ -554,7 +716,11 @@ impl Order {
 
     /// Where it stands.
     pub fn status(&self) -> OrderStatus {
-        self.status
+        if self.attention.reason().is_some() {
+            OrderStatus::NeedsAttention
+        } else {
+            self.status
+        }
     }
 
     /// What was ordered.
@@ -597,12 +763,12 @@ impl Order {
 
     /// What a person has to look at.
     pub fn attention(&self) -> Option<&str> {
-        self.attention.as_deref()
+        self.attention.reason()
     }
 
     /// Whether the purchase has come to an end, or to the buyer's turn.
     pub fn settled(&self) -> bool {
-        match self.status {
+        match self.status() {
             OrderStatus::Placed | OrderStatus::PaymentPending | OrderStatus::Cancelling => false,
             OrderStatus::AwaitingPayment
             | OrderStatus::Confirmed
@@ -786,8 +952,18 @@ impl Decide for Order {
                 Status::Cancelling | Status::Cancelled,
                 Command::Reprice { .. } | Command::AwaitPayment { .. } | Command::StartPayment { .. },
             ) => Ok(vec![]),
-            (Status::NeedsAttention, Command::NeedAttention { .. }) => Ok(vec![]),
-            (_, Command::NeedAttention { reason }) => Ok(vec![OrderEvent::AttentionNeeded { reason }]),
+            (_, Command::NeedAttention { cause, reason }) if self.attention.because_of(cause) == Some(reason.as_str()) => Ok(vec![]),
+            (_, Command::NeedAttention { cause, reason }) => Ok(vec![OrderEvent::AttentionNeeded { cause, reason }]),
+            (_, Command::EndAttention { cause }) if self.attention.because_of(cause).is_none() => Ok(vec![]),
+            (_, Command::EndAttention { cause }) => Ok(vec![OrderEvent::AttentionEnded { cause }]),
+            (status, Command::Resume { .. } | Command::Compensate { .. } | Command::Resolve { .. })
+                if self.attention.reason().is_none() =>
+            {
+                Err(OrderError::NotStuck(status.name()))
+            }
+            (_, Command::Resume { by }) => Ok(vec![OrderEvent::Resumed { by }]),
+            (_, Command::Compensate { by, reason }) => Ok(vec![OrderEvent::CompensationRequested { by, reason }]),
+            (_, Command::Resolve { by, outcome, reason }) => Ok(vec![OrderEvent::Resolved { by, outcome, reason }]),
             (
                 status,
                 Command::Reprice { .. }
@@ -800,6 +976,7 @@ impl Decide for Order {
     }
 
     fn evolve(&mut self, event: &OrderEvent) {
+        self.attention.evolve(event);
         match event {
             OrderEvent::Placed {
                 buyer,
@@ -847,9 +1024,14 @@ impl Decide for Order {
                 self.failure = Some((*failure, *product));
                 self.status = OrderStatus::Cancelled;
             }
-            OrderEvent::AttentionNeeded { reason } => {
-                self.attention = Some(reason.as_str().into());
-                self.status = OrderStatus::NeedsAttention;
+            OrderEvent::AttentionNeeded { .. }
+            | OrderEvent::AttentionEnded { .. }
+            | OrderEvent::Resumed { .. }
+            | OrderEvent::Resolved { .. } => {}
+            OrderEvent::CompensationRequested { .. } => {
+                if !matches!(self.status, OrderStatus::Confirmed | OrderStatus::Cancelled) {
+                    self.status = OrderStatus::Cancelling;
+                }
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AccountId, Class, Decide, Money, OrderId, PaymentKey, PaymentMethod, Reason, aggregate, stored_names};
+use crate::{AccountId, Class, Decide, Money, OrderId, PaymentKey, PaymentMethod, Reason, Resolution, aggregate, stored_names};
 
 /// What a payment can be asked or told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,11 @@ pub enum PaymentCommand {
         code: String,
         /// The provider's words.
         message: String,
+    },
+    /// A person has looked at the provider's books.
+    Resolve {
+        /// Where the money is.
+        outcome: Resolution,
     },
 }
 
@@ -215,6 +220,16 @@ pub enum PaymentEvent {
         /// What the provider says.
         found: Money,
     },
+    /// A person has looked at the provider's books: their word ends what the provider did not say.
+    #[serde(rename = "payment.resolved")]
+    Resolved {
+        /// The order.
+        order: OrderId,
+        /// Where the money is.
+        outcome: Resolution,
+        /// How much of it.
+        amount: Money,
+    },
 }
 
 stored_names!(PaymentEvent {
@@ -232,6 +247,7 @@ stored_names!(PaymentEvent {
     Reversed => "payment.reversed",
     ReversalRefused => "payment.reversal_refused",
     Contradicted => "payment.contradicted",
+    Resolved => "payment.resolved",
 });
 
 /// Why a payment refuses.
@@ -322,6 +338,9 @@ pub struct Payment {
     attempts: u32,
     questions: u32,
     reversals: u32,
+    /// What the provider has, if that is another amount than the bill's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    found: Option<Money>,
 }
 
 /// What is to be paid.
@@ -367,8 +386,34 @@ impl Payment {
             order: bill.order,
             buyer: bill.buyer,
             payment_key: self.key.clone(),
-            amount: bill.amount,
+            amount: self.taken(bill),
             attempt: self.reversals.saturating_add(1),
+        }]
+    }
+
+    /// What there is to give back.
+    fn taken(&self, bill: &Bill) -> Money {
+        self.found.unwrap_or(bill.amount)
+    }
+
+    /// A person's word counts where the provider's is missing: not against what it has said.
+    fn resolve(&self, bill: &Bill, outcome: Resolution) -> Vec<PaymentEvent> {
+        use PaymentStatus as Status;
+        // The provider has said that it has the money, and would not give it back.
+        let kept = self.status == Status::NeedsAttention && self.reversals > 0;
+        let open = matches!(
+            self.status,
+            Status::Pending | Status::Unknown | Status::NotCharged | Status::NeedsAttention
+        ) && !kept;
+        let amount = match outcome {
+            Resolution::Charged | Resolution::NotCharged if open => bill.amount,
+            Resolution::Refunded if open || kept || matches!(self.status, Status::Captured | Status::Reversing) => self.taken(bill),
+            Resolution::Charged | Resolution::NotCharged | Resolution::Refunded => return vec![],
+        };
+        vec![PaymentEvent::Resolved {
+            order: bill.order,
+            outcome,
+            amount,
         }]
     }
 
@@ -453,7 +498,12 @@ impl Decide for Payment {
                 reason,
                 questions: self.questions,
             }]),
-            (Status::Pending | Status::Unknown | Status::NotCharged | Status::Expired | Status::Cancelled, Command::AskStatus) => {
+            // What the provider has refused to give back it has: there is nothing to ask.
+            (Status::NeedsAttention, Command::AskStatus) if self.reversals > 0 => Ok(vec![]),
+            (
+                Status::Pending | Status::Unknown | Status::NotCharged | Status::Expired | Status::Cancelled | Status::NeedsAttention,
+                Command::AskStatus,
+            ) => {
                 let key = self.key.clone();
                 Ok(key
                     .map(|payment_key| PaymentEvent::StatusAsked {
@@ -470,10 +520,10 @@ impl Decide for Payment {
 
             // The balance answers every time; only a provider may have to be asked again.
             (Status::Reversing, Command::Reverse) if bill.method == PaymentMethod::Balance => Ok(vec![]),
-            (Status::Captured | Status::Reversing, Command::Reverse) => Ok(self.reverse(bill)),
+            (Status::Captured | Status::Reversing | Status::NeedsAttention, Command::Reverse) => Ok(self.reverse(bill)),
             (Status::Reversing, Command::RecordReversal) => Ok(vec![PaymentEvent::Reversed {
                 order,
-                amount: bill.amount,
+                amount: self.taken(bill),
             }]),
             (Status::Reversing, Command::RecordReversalUnknown { reason }) => Ok(vec![PaymentEvent::ReversalUnknown {
                 order,
@@ -499,7 +549,8 @@ impl Decide for Payment {
                 | Command::AskStatus
                 | Command::Repeat,
             )
-            | (Status::Reversed | Status::NeedsAttention, Command::Reverse) => Ok(vec![]),
+            | (Status::Reversed, Command::Reverse) => Ok(vec![]),
+            (_, Command::Resolve { outcome }) => Ok(self.resolve(bill, outcome)),
             (status, Command::Reverse) => Err(PaymentError::NotAllowed(status.name())),
         }
     }
@@ -529,10 +580,19 @@ impl Decide for Payment {
             }
             Event::OutcomeUnknown { .. } if ended => {}
             Event::OutcomeUnknown { .. } => self.status = PaymentStatus::Unknown,
-            Event::StatusAsked { question, .. } => self.questions = *question,
+            Event::StatusAsked { question, .. } => {
+                self.questions = *question;
+                // Asked once more after it contradicted itself, or said that nothing was taken: it counts as silent until it answers.
+                if matches!(self.status, PaymentStatus::NeedsAttention | PaymentStatus::NotCharged) {
+                    self.status = PaymentStatus::Unknown;
+                }
+            }
             Event::NotCharged { .. } if ended => {}
             Event::NotCharged { .. } => self.status = PaymentStatus::NotCharged,
-            Event::Captured { .. } => self.status = PaymentStatus::Captured,
+            Event::Captured { .. } => {
+                self.found = None;
+                self.status = PaymentStatus::Captured;
+            }
             Event::Declined { .. } => self.status = PaymentStatus::Declined,
             Event::Expired { .. } => self.status = PaymentStatus::Expired,
             Event::Cancelled { .. } => self.status = PaymentStatus::Cancelled,
@@ -542,7 +602,21 @@ impl Decide for Payment {
             }
             Event::ReversalUnknown { .. } => self.status = PaymentStatus::Reversing,
             Event::Reversed { .. } => self.status = PaymentStatus::Reversed,
-            Event::ReversalRefused { .. } | Event::Contradicted { .. } => self.status = PaymentStatus::NeedsAttention,
+            Event::ReversalRefused { .. } => self.status = PaymentStatus::NeedsAttention,
+            Event::Contradicted { found, .. } => {
+                self.found = Some(*found);
+                self.status = PaymentStatus::NeedsAttention;
+            }
+            Event::Resolved { outcome, .. } => {
+                self.status = match outcome {
+                    Resolution::Charged => PaymentStatus::Captured,
+                    Resolution::NotCharged => PaymentStatus::Declined,
+                    Resolution::Refunded => PaymentStatus::Reversed,
+                };
+                if *outcome == Resolution::Charged {
+                    self.found = None;
+                }
+            }
         }
     }
 }

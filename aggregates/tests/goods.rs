@@ -255,11 +255,11 @@ fn a_reservation_is_committed_or_released_and_that_once() {
     stock(given.clone())
         .and(vec![committed])
         .when(Ask::Commit { order: ORDER })
-        .then_expect_error(InventoryError::NotReserved);
+        .then_expect_events(vec![Event::NotCommitted { order: ORDER }]);
     stock(given)
         .and(vec![released])
         .when(Ask::Commit { order: ORDER })
-        .then_expect_error(InventoryError::NotReserved);
+        .then_expect_events(vec![Event::NotCommitted { order: ORDER }]);
 }
 
 #[test]

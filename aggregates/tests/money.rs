@@ -2,7 +2,7 @@
 
 use aggregates::{
     AccountId, Currency, Money, OrderId, Payment, PaymentCommand as Ask, PaymentError, PaymentEvent as Event, PaymentId, PaymentKey,
-    PaymentMethod, Wallet, WalletCommand, WalletError, WalletEvent,
+    PaymentMethod, Resolution, Wallet, WalletCommand, WalletError, WalletEvent,
 };
 use cqrs_es::test::{AggregateTestExecutor, TestFramework};
 use uuid::Uuid;
@@ -427,4 +427,93 @@ fn a_reversal_ends_by_the_provider_s_word() {
     ] {
         card([requested(1), captured()]).when(late).then_expect_events(vec![]);
     }
+}
+
+// A person's word.
+
+fn resolve(outcome: Resolution) -> Ask {
+    Ask::Resolve { outcome }
+}
+
+fn resolved(outcome: Resolution, amount: Money) -> Event {
+    Event::Resolved {
+        order: ORDER,
+        outcome,
+        amount,
+    }
+}
+
+fn contradicted() -> Event {
+    Event::Contradicted {
+        order: ORDER,
+        expected: PRICE,
+        found: krw(9_000),
+    }
+}
+
+#[test]
+fn a_person_s_word_stands_where_the_provider_s_is_missing() {
+    for outcome in Resolution::ALL {
+        for before in [
+            vec![requested(1)],
+            vec![requested(1), unknown(3)],
+            vec![requested(1), not_charged(1)],
+        ] {
+            card(before)
+                .when(resolve(outcome))
+                .then_expect_events(vec![resolved(outcome, PRICE)]);
+        }
+        for after in [captured(), declined()] {
+            let expected = match (outcome, &after) {
+                (Resolution::Refunded, Event::Captured { .. }) => vec![resolved(outcome, PRICE)],
+                _ => vec![],
+            };
+            card([requested(1), after]).when(resolve(outcome)).then_expect_events(expected);
+        }
+    }
+}
+
+#[test]
+fn what_the_provider_has_and_would_not_give_back_is_given_back_by_hand_or_not_at_all() {
+    let refused = || Event::ReversalRefused {
+        order: ORDER,
+        code: "NO".to_owned(),
+        message: "no".to_owned(),
+    };
+    let before = || [requested(1), captured(), reversal(1), refused()];
+    card(before()).when(resolve(Resolution::Charged)).then_expect_events(vec![]);
+    card(before()).when(resolve(Resolution::NotCharged)).then_expect_events(vec![]);
+    card(before())
+        .when(resolve(Resolution::Refunded))
+        .then_expect_events(vec![resolved(Resolution::Refunded, PRICE)]);
+    card(before()).when(Ask::Reverse).then_expect_events(vec![reversal(2)]);
+    card(before()).when(Ask::AskStatus).then_expect_events(vec![]);
+}
+
+#[test]
+fn a_contradiction_is_given_back_whole_or_asked_about_once_more() {
+    card([requested(1), contradicted()])
+        .when(Ask::Reverse)
+        .then_expect_events(vec![Event::ReversalRequested {
+            order: ORDER,
+            buyer: BUYER,
+            payment_key: Some(key("pk")),
+            amount: krw(9_000),
+            attempt: 1,
+        }]);
+    card([requested(1), contradicted()])
+        .when(resolve(Resolution::Refunded))
+        .then_expect_events(vec![resolved(Resolution::Refunded, krw(9_000))]);
+    card([requested(1), contradicted()]).when(capture()).then_expect_events(vec![]);
+    let asked = Event::StatusAsked {
+        order: ORDER,
+        payment_key: key("pk"),
+        question: 1,
+    };
+    card([requested(1), contradicted()])
+        .when(Ask::AskStatus)
+        .then_expect_events(vec![asked.clone()]);
+    card([requested(1), contradicted(), asked])
+        .when(capture())
+        .then_expect_events(vec![captured()]);
 }

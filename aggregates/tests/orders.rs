@@ -1,8 +1,9 @@
 //! Orders: given what happened, when asked, then.
 
 use aggregates::{
-    AccountId, Currency, FailureCode, Line, Money, Offer, Order, OrderCommand as Ask, OrderError, OrderEvent as Event, OrderId, PaymentId,
-    PaymentKey, PaymentMethod, PlaceOrder, ProductId, Quantity, RequestedLine, Sealed, Timestamp, TrackingId,
+    AccountId, Currency, Decide, FailureCode, Line, Money, Obstacle, Offer, Order, OrderCommand as Ask, OrderError, OrderEvent as Event,
+    OrderId, OrderStatus, PaymentId, PaymentKey, PaymentMethod, PlaceOrder, ProductId, Quantity, RequestedLine, Resolution, Sealed,
+    Timestamp, TrackingId,
 };
 use cqrs_es::test::{AggregateTestExecutor, TestFramework};
 use uuid::Uuid;
@@ -410,13 +411,146 @@ fn an_order_comes_to_nothing_once_and_never_after_it_is_confirmed() {
         .then_expect_error(OrderError::NotAllowed("CONFIRMED"));
 }
 
+fn needed() -> Event {
+    Event::AttentionNeeded {
+        cause: Obstacle::Provider,
+        reason: "why".to_owned(),
+    }
+}
+
+fn set_aside() -> Event {
+    Event::AttentionNeeded {
+        cause: Obstacle::SetAside(Uuid::nil()),
+        reason: "broken".to_owned(),
+    }
+}
+
+fn need(cause: Obstacle) -> Ask {
+    let reason = if cause == Obstacle::Provider { "why" } else { "broken" };
+    Ask::NeedAttention {
+        cause,
+        reason: reason.to_owned(),
+    }
+}
+
+const ASIDE: Obstacle = Obstacle::SetAside(Uuid::nil());
+const ASIDE_TOO: Obstacle = Obstacle::SetAside(Uuid::max());
+
 #[test]
-fn an_order_asks_for_a_person_once() {
-    let ask = |reason: &str| Ask::NeedAttention { reason: reason.to_owned() };
-    let needed = Event::AttentionNeeded { reason: "why".to_owned() };
-    order([submitted()]).when(ask("why")).then_expect_events(vec![needed.clone()]);
+fn an_order_asks_for_a_person_once_for_each_thing_that_is_in_the_way() {
+    use Obstacle::Provider;
+    order([submitted()]).when(need(Provider)).then_expect_events(vec![needed()]);
     order([cancelled(FailureCode::PaymentExpired)])
-        .when(ask("why"))
-        .then_expect_events(vec![needed.clone()]);
-    order([submitted(), needed]).when(ask("again")).then_expect_events(vec![]);
+        .when(need(Provider))
+        .then_expect_events(vec![needed()]);
+    order([submitted(), needed()]).when(need(Provider)).then_expect_events(vec![]);
+    order([submitted(), set_aside()])
+        .when(need(Provider))
+        .then_expect_events(vec![needed()]);
+    order([submitted(), set_aside()]).when(need(ASIDE)).then_expect_events(vec![]);
+    order([submitted(), set_aside()])
+        .when(need(ASIDE_TOO))
+        .then_expect_events(vec![Event::AttentionNeeded {
+            cause: ASIDE_TOO,
+            reason: "broken".to_owned(),
+        }]);
+    // Another reason is news.
+    let reason = "the provider will not give it back".to_owned();
+    order([submitted(), needed()])
+        .when(Ask::NeedAttention {
+            cause: Provider,
+            reason: reason.clone(),
+        })
+        .then_expect_events(vec![Event::AttentionNeeded { cause: Provider, reason }]);
+}
+
+#[test]
+fn what_is_in_the_way_is_in_the_way_until_it_ends() {
+    use Obstacle::Provider;
+    let end = |cause| Ask::EndAttention { cause };
+    let ended = |cause| Event::AttentionEnded { cause };
+    order([submitted()]).when(end(Provider)).then_expect_events(vec![]);
+    order([submitted(), set_aside()]).when(end(ASIDE_TOO)).then_expect_events(vec![]);
+    order([submitted(), needed()])
+        .when(end(Provider))
+        .then_expect_events(vec![ended(Provider)]);
+    let mut order = Order::default();
+    order.evolve(&placed());
+    let too = Event::AttentionNeeded {
+        cause: ASIDE_TOO,
+        reason: "broken".to_owned(),
+    };
+    for event in [set_aside(), needed(), too, ended(Provider), ended(ASIDE_TOO)] {
+        order.evolve(&event);
+        assert_eq!(order.status(), OrderStatus::NeedsAttention);
+    }
+    order.evolve(&ended(ASIDE));
+    assert_eq!((order.status(), order.attention()), (OrderStatus::Placed, None));
+}
+
+#[test]
+fn an_operator_acts_on_an_order_that_waits_for_a_person_and_on_no_other() {
+    let operator = AccountId::new(Uuid::from_u128(0x0b));
+    let sealed = || Sealed::new("sealed");
+    let resolve = || Ask::Resolve {
+        by: operator,
+        outcome: Resolution::Charged,
+        reason: sealed(),
+    };
+    let compensate = || Ask::Compensate {
+        by: operator,
+        reason: sealed(),
+    };
+    order([submitted(), needed()])
+        .when(Ask::Resume { by: operator })
+        .then_expect_events(vec![Event::Resumed { by: operator }]);
+    order([submitted(), needed()])
+        .when(compensate())
+        .then_expect_events(vec![Event::CompensationRequested {
+            by: operator,
+            reason: sealed(),
+        }]);
+    order([submitted(), needed()])
+        .when(resolve())
+        .then_expect_events(vec![Event::Resolved {
+            by: operator,
+            outcome: Resolution::Charged,
+            reason: sealed(),
+        }]);
+    for ask in [Ask::Resume { by: operator }, compensate(), resolve()] {
+        order([submitted()])
+            .when(ask.clone())
+            .then_expect_error(OrderError::NotStuck("PAYMENT_PENDING"));
+        order([submitted(), needed(), Event::Resumed { by: operator }])
+            .when(ask.clone())
+            .then_expect_error(OrderError::NotStuck("PAYMENT_PENDING"));
+        new().when(ask).then_expect_error(OrderError::Unknown);
+    }
+}
+
+#[test]
+fn an_order_that_waits_for_a_person_goes_on_where_it_stood() {
+    order([submitted(), needed()])
+        .when(Ask::Confirm { payment: PAYMENT })
+        .then_expect_events(vec![confirmed()]);
+    order([submitted(), needed()])
+        .when(Ask::EndAttention { cause: Obstacle::Provider })
+        .then_expect_events(vec![Event::AttentionEnded { cause: Obstacle::Provider }]);
+    order([submitted()])
+        .when(Ask::EndAttention { cause: Obstacle::Provider })
+        .then_expect_events(vec![]);
+    let mut order = Order::default();
+    for (event, status) in [
+        (placed(), OrderStatus::Placed),
+        (submitted(), OrderStatus::PaymentPending),
+        (needed(), OrderStatus::NeedsAttention),
+        (cancellation(), OrderStatus::NeedsAttention),
+        (Event::AttentionEnded { cause: Obstacle::Provider }, OrderStatus::Cancelling),
+        (cancelled(FailureCode::CancelledByBuyer), OrderStatus::Cancelled),
+        (needed(), OrderStatus::NeedsAttention),
+        (Event::Resumed { by: BUYER }, OrderStatus::Cancelled),
+    ] {
+        order.evolve(&event);
+        assert_eq!(order.status(), status, "after {event:?}");
+    }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use aggregates::{
-    AccountEvent, CommerceEvent, EmailEvent, InventoryEvent, Kind, OrderEvent, PaymentEvent, ProductEvent, SessionEvent, WalletEvent,
+    AccountEvent, CommerceEvent, EmailEvent, InventoryEvent, Kind, Obstacle, OrderEvent, PaymentEvent, ProductEvent, SessionEvent,
+    WalletEvent,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -26,6 +27,7 @@ const RECORDED: &[(&str, &str)] = recorded![
     "inventory.not_offered",
     "inventory.held",
     "inventory.not_held",
+    "inventory.not_committed",
     "inventory.committed",
     "inventory.released",
     "inventory.expired",
@@ -40,6 +42,10 @@ const RECORDED: &[(&str, &str)] = recorded![
     "order.cancellation_requested",
     "order.cancelled",
     "order.attention_needed",
+    "order.attention_ended",
+    "order.resumed",
+    "order.compensation_requested",
+    "order.resolved",
     "payment.prepared",
     "payment.requested",
     "payment.outcome_unknown",
@@ -54,6 +60,7 @@ const RECORDED: &[(&str, &str)] = recorded![
     "payment.reversed",
     "payment.reversal_refused",
     "payment.contradicted",
+    "payment.resolved",
     "wallet.opened",
     "wallet.deposited",
     "wallet.debited",
@@ -129,4 +136,13 @@ fn an_event_of_no_aggregate_is_none_of_ours_and_a_shape_that_is_unknown_says_so(
             .starts_with("an event of order-00000000-0000-0000-0000-000000000000 cannot be read"),
         "{error}"
     );
+}
+
+#[test]
+fn the_shapes_of_the_first_versions_still_load() {
+    let first = r#"{"type":"order.attention_needed","reason":"the provider took 10000 KRW where 1000 KRW was asked for"}"#;
+    let CommerceEvent::Order(_, OrderEvent::AttentionNeeded { cause, .. }) = decode("order.attention_needed", first) else {
+        panic!("another event");
+    };
+    assert_eq!(cause, Obstacle::Provider);
 }

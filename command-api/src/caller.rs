@@ -8,6 +8,7 @@ use http::{header::AUTHORIZATION, request::Parts};
 
 use crate::{
     Api, Principal, TokenError,
+    ops::ParkedId,
     problem::{self, Code, Problem},
     terms::path_id,
 };
@@ -105,6 +106,7 @@ paths! {
     OfOrder(OrderId) = UNKNOWN_ORDER;
     OfProduct(ProductId) = UNKNOWN_PRODUCT;
     OfAccount(AccountId) = UNKNOWN_ACCOUNT;
+    OfParked(ParkedId) = UNKNOWN_PARKED;
 }
 
 /// Where a request comes from, when the server knows.

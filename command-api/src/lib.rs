@@ -1,7 +1,8 @@
 //! REST: a request becomes a command.
 //!
 //! This crate parses requests, knows who sends them, turns them into commands, and writes the engine's answers. It decides nothing about
-//! the shop, reads no view, and never lets what is personal into a log line, an error or the engine unsealed.
+//! the shop, and never lets what is personal into a log line, an error or the engine unsealed. It reads no view but those that list for
+//! operators what needs them.
 
 mod accounts;
 mod answer;
@@ -12,6 +13,7 @@ mod edge;
 mod in_flight;
 mod language;
 mod openapi;
+mod ops;
 mod orders;
 mod passwords;
 mod problem;
@@ -22,7 +24,7 @@ mod slow_down;
 mod terms;
 mod tokens;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aggregates::Currency;
 use axum::{
@@ -35,6 +37,7 @@ use axum::{
 use engine::Engine;
 use http::HeaderMap;
 use key_vault::KeyVault;
+use projections::{ReadError, Views};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -47,6 +50,9 @@ pub use crate::{
     tokens::{Principal, TokenError, TokenSettings, TokenVerifier},
 };
 use crate::{edge::Meters, in_flight::InFlight, passwords::Passwords, problem::Problem, slow_down::SlowDown};
+
+/// How many questions to the views are asked at a time: they are operators' alone.
+const READS: usize = 4;
 
 /// What the operator decides about the API.
 #[derive(Clone, Debug)]
@@ -63,6 +69,8 @@ pub struct Settings {
     pub passwords_waiting: usize,
     /// How many requests may wait for the end of a purchase (`Prefer: wait`); more are answered at once.
     pub waits: usize,
+    /// How long the payment provider may be silent before a person is asked to look: operators are told until when that is.
+    pub stuck_after: Duration,
 }
 
 impl Default for Settings {
@@ -74,6 +82,7 @@ impl Default for Settings {
             passwords_at_once: 1,
             passwords_waiting: 256,
             waits: 10_000,
+            stuck_after: Duration::from_hours(24),
         }
     }
 }
@@ -88,6 +97,9 @@ struct Shared {
     engine: Engine,
     durable: Durable,
     vault: KeyVault,
+    views: Arc<dyn Views>,
+    /// Questions to the views under way; one more waits its turn.
+    reads: Arc<Semaphore>,
     settings: Settings,
     verifier: TokenVerifier,
     passwords: Passwords,
@@ -97,8 +109,9 @@ struct Shared {
 }
 
 impl Api {
-    /// The API of this engine, which tells `durable` of its batches; personal data is sealed with the keys of this vault.
-    pub fn new(engine: Engine, durable: Durable, vault: KeyVault, settings: Settings) -> Self {
+    /// The API of this engine, which tells `durable` of its batches; personal data is sealed with the keys of this vault, and operators are
+    /// shown what these views list.
+    pub fn new(engine: Engine, durable: Durable, vault: KeyVault, views: Arc<dyn Views>, settings: Settings) -> Self {
         let shared = Shared {
             verifier: TokenVerifier::new(vault.clone(), &settings.tokens),
             passwords: Passwords::new(settings.passwords_at_once.max(1), settings.passwords_waiting),
@@ -108,6 +121,8 @@ impl Api {
             engine,
             durable,
             vault,
+            views,
+            reads: Arc::new(Semaphore::new(READS)),
             settings,
         };
         Self { shared: Arc::new(shared) }
@@ -144,6 +159,26 @@ impl Api {
 
     fn in_flight(&self) -> &InFlight {
         &self.shared.in_flight
+    }
+
+    /// Asks the views, on a thread that may wait.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Views) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let reads = Arc::clone(&self.shared.reads).acquire_owned().await;
+        let permit = reads.map_err(|_| Problem::of(&problem::UNAVAILABLE))?;
+        let views = Arc::clone(&self.shared.views);
+        let asked = tokio::task::spawn_blocking(move || {
+            // Kept until the answer is there, also when nobody waits for it any more.
+            let _permit = permit;
+            question(&*views)
+        });
+        let answer = asked.await.map_err(|error| {
+            tracing::error!(%error, "a question to the views panicked");
+            Problem::of(&problem::INTERNAL)
+        })?;
+        Ok(answer?)
     }
 
     fn waits(&self) -> &Semaphore {
@@ -189,6 +224,13 @@ fn calls() -> (Router<Api>, Value) {
         .routes(routes!(orders::look))
         .routes(routes!(orders::pay))
         .routes(routes!(orders::cancel))
+        .routes(routes!(ops::processes))
+        .routes(routes!(ops::resume))
+        .routes(routes!(ops::compensate))
+        .routes(routes!(ops::resolve))
+        .routes(routes!(ops::parked))
+        .routes(routes!(ops::retry))
+        .routes(routes!(ops::give_up))
         .fallback(async || Problem::of(&problem::NOT_FOUND));
     let (router, collected) = OpenApiRouter::new().nest("/api/v1", v1).split_for_parts();
     let router = router

@@ -8,6 +8,7 @@ use crate::problem::REGISTRY;
 /// Whether a call takes an `Idempotency-Key`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Key {
+    /// Each but a dry run, which `OpenAPI` can say in words alone.
     Required,
     Optional,
     None,
@@ -133,6 +134,55 @@ const CALLS: &[Call] = &[
         waits: true,
         refuses: &[401, 403, 404, 409, 410, 412],
     },
+    Call {
+        id: "resumeProcess",
+        key: Key::Optional,
+        command: true,
+        waits: true,
+        refuses: &[401, 403, 404, 409, 412],
+    },
+    Call {
+        id: "compensateProcess",
+        key: Key::Optional,
+        command: true,
+        waits: true,
+        refuses: &[401, 403, 404, 409, 410, 412],
+    },
+    Call {
+        id: "resolveProcess",
+        key: Key::Optional,
+        command: true,
+        waits: true,
+        refuses: &[401, 403, 404, 409, 410, 412],
+    },
+    Call {
+        id: "processes",
+        key: Key::None,
+        command: false,
+        waits: false,
+        refuses: &[400, 401, 403, 500, 503],
+    },
+    Call {
+        id: "parked",
+        key: Key::None,
+        command: false,
+        waits: false,
+        refuses: &[401, 403, 503],
+    },
+    Call {
+        id: "retryParked",
+        key: Key::None,
+        command: false,
+        waits: false,
+        refuses: &[400, 401, 403, 404, 409, 410, 422, 503],
+    },
+    Call {
+        id: "dropParked",
+        key: Key::None,
+        command: false,
+        waits: false,
+        refuses: &[400, 401, 403, 404, 503],
+    },
 ];
 
 /// The description of the whole API, from what utoipa collected.
@@ -151,6 +201,7 @@ pub(crate) fn describe(collected: &utoipa::openapi::OpenApi) -> Value {
         "description": "The access token of `POST /api/v1/auth/login`. A scope here is the role that the call is for.",
     });
     document["components"]["schemas"]["Problem"] = problem_schema();
+    document["components"]["schemas"]["DryRun"] = dry_run_schema();
     for status in READS_A_BODY.iter().chain(CALLS.iter().flat_map(|call| call.refuses)) {
         document["components"]["responses"][format!("Problem{status}")] = refusal(*status);
     }
@@ -178,15 +229,24 @@ pub(crate) fn calls(document: &Value) -> Vec<(Method, String)> {
 fn complete(operation: &mut Value, call: &Call) {
     let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
     if call.key != Key::None {
-        parameters.push(json!({"name": "Idempotency-Key", "in": "header", "required": call.key == Key::Required,
-            "description": "Makes a repeat of this request harmless: up to 255 visible ASCII characters, with or without quotes. A dry run can do without.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 257}, "example": "8e03978e-40d5-43e8-bc93-6894a57f9324"}));
+        let needed = if call.key == Key::Required {
+            "Required unless `dryRun=true`: without it the answer is 400 `idempotency-key-required`."
+        } else {
+            "This call can do without."
+        };
+        let description =
+            format!("Makes a repeat of this request harmless: up to 255 visible ASCII characters, with or without quotes. {needed}");
+        parameters.push(
+            json!({"name": "Idempotency-Key", "in": "header", "required": false, "description": description,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 257}, "example": "8e03978e-40d5-43e8-bc93-6894a57f9324"}),
+        );
     }
     if call.command {
         parameters.push(json!({"name": "If-Match", "in": "header", "required": false,
-            "description": "The version that you believe it to have, as in the ETag, or *.", "schema": {"type": "string"}, "example": "\"1\""}));
+            "description": "The version that you believe it to have, as in the ETag, or *.", "schema": {"type": "string"}}));
         parameters.push(json!({"name": "dryRun", "in": "query", "required": false,
-            "description": "Answers the events that would be recorded, and records nothing.", "schema": {"type": "boolean"}}));
+            "description": "true: answers 200 with the events that would be recorded, and records nothing. No `Idempotency-Key` is used up by it, and nothing is waited for.",
+            "schema": {"type": "boolean"}}));
     }
     if call.waits {
         parameters.push(json!({"name": "Prefer", "in": "header", "required": false,
@@ -208,18 +268,17 @@ fn complete_answers(operation: &mut Value, call: &Call) {
     let Some(responses) = operation["responses"].as_object_mut() else {
         return;
     };
-    let own = responses.values().next().cloned().unwrap_or_default();
     if call.waits {
-        let mut settled = own;
-        settled["description"] = json!("The purchase has settled (with `Prefer: wait`), or the events of a dry run.");
+        let mut settled = responses.values().next().cloned().unwrap_or_default();
+        settled["description"] = json!("The purchase has settled (with `Prefer: wait`).");
         responses.insert("200".to_owned(), settled);
-    } else if call.command && !responses.contains_key("200") {
-        responses.insert("200".to_owned(), json!({"description": "The events of a dry run."}));
     }
     if call.command {
         for response in responses.values_mut() {
             response["headers"] = answer_headers(call);
         }
+        let answer = responses.remove("200");
+        responses.insert("200".to_owned(), or_dry_run(answer));
     }
     for status in call.refuses.iter().chain(if reads { READS_A_BODY } else { &[] }) {
         responses.insert(
@@ -227,6 +286,42 @@ fn complete_answers(operation: &mut Value, call: &Call) {
             json!({"$ref": format!("#/components/responses/Problem{status}")}),
         );
     }
+}
+
+/// The answer to a dry run, beside the other one with its status.
+fn or_dry_run(answer: Option<Value>) -> Value {
+    const SCHEMA: &str = "/content/application~1json/schema";
+    let planned = json!({"$ref": "#/components/schemas/DryRun"});
+    let Some(mut answer) = answer else {
+        return json!({"description": "The events of a dry run.", "content": {"application/json": {"schema": planned}}});
+    };
+    let description = answer["description"].as_str().unwrap_or_default();
+    answer["description"] = json!(format!("{description} Or the events of a dry run, without these headers."));
+    if let Some(schema) = answer.pointer_mut(SCHEMA) {
+        *schema = json!({"oneOf": [schema.take(), planned]});
+    }
+    answer
+}
+
+fn dry_run_schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "What would be recorded.",
+        "required": ["events"],
+        "properties": {
+            "events": {"type": "array", "items": {
+                "type": "object",
+                "required": ["aggregateType", "aggregateId", "sequence", "eventType", "payload"],
+                "properties": {
+                    "aggregateType": {"type": "string", "example": "order"},
+                    "aggregateId": {"type": "string", "format": "uuid"},
+                    "sequence": {"type": "integer", "format": "int64", "minimum": 1, "description": "The event's place in its stream."},
+                    "eventType": {"type": "string", "example": "order.placed"},
+                    "payload": {"type": "object", "description": "The event as it would be stored; what is personal is sealed."},
+                },
+            }},
+        },
+    })
 }
 
 fn answer_headers(call: &Call) -> Value {

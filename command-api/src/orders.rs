@@ -319,7 +319,7 @@ pub(crate) async fn cancel(
 
 impl Api {
     /// The order, for those who may see it: its buyer, the sellers of its products, the admin.
-    async fn order_of(&self, order: OrderId, caller: Caller) -> Result<(Versioned, Arc<Order>), Problem> {
+    pub(crate) async fn order_of(&self, order: OrderId, caller: Caller) -> Result<(Versioned, Arc<Order>), Problem> {
         let unknown = || Problem::of(&problem::UNKNOWN_ORDER);
         let versioned = self.engine().read(Kind::Order, order.uuid()).await?.ok_or_else(unknown)?;
         let State::Order(known) = &versioned.state else {

@@ -13,6 +13,7 @@ use http::{
     header::{CONTENT_LANGUAGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use key_vault::VaultError;
+use projections::ReadError;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -61,6 +62,7 @@ registry! {
     UNKNOWN_ORDER = 404 "unknown-order", "주문을 찾을 수 없습니다", "There is no such order";
     UNKNOWN_ACCOUNT = 404 "unknown-account", "계정을 찾을 수 없습니다", "There is no such account";
     UNKNOWN_PAYMENT = 404 "unknown-payment", "결제를 찾을 수 없습니다", "There is no such payment";
+    UNKNOWN_PARKED = 404 "unknown-parked", "보류된 작업을 찾을 수 없습니다", "Nothing of this name is set aside";
     // 404 as a path, 422 as an order's line: the class of the refusal decides.
     UNKNOWN_PRODUCT = 404 "unknown-product", "상품을 찾을 수 없습니다", "There is no such product";
     METHOD_NOT_ALLOWED = 405 "method-not-allowed", "지원하지 않는 메서드입니다", "This method is not allowed here";
@@ -79,6 +81,10 @@ registry! {
     ORDER_STATE = 409 "order-state", "현재 주문 상태에서는 할 수 없습니다", "The order's state does not allow this";
     ORDER_NOT_AWAITING_PAYMENT = 409 "order-not-awaiting-payment", "결제 대기 중인 주문이 아닙니다", "The order does not wait for a payment";
     ORDER_NOT_CANCELLABLE = 409 "order-not-cancellable", "취소할 수 없는 주문입니다", "The order cannot be cancelled any more";
+    ORDER_NOT_STUCK = 409 "order-not-stuck", "담당자의 확인이 필요한 주문이 아닙니다", "The order goes on by itself and needs nobody";
+    PARKED_REQUEST = 409 "parked-request", "외부 요청은 보낸 쪽에서 다시 보내야 합니다", "A request from outside is for its sender to repeat";
+    PARKED_AGAIN = 409 "parked-again", "여전히 처리할 수 없습니다", "It still cannot be processed";
+    PARKED_UNREADABLE = 409 "parked-unreadable", "보류된 작업을 읽을 수 없습니다", "What is set aside cannot be read";
     PAYMENT_STATE = 409 "payment-state", "현재 결제 상태에서는 할 수 없습니다", "The payment's state does not allow this";
     OTHER_PAYMENT_KEY = 409 "other-payment-key", "다른 결제 키로 진행 중인 결제입니다", "This payment goes by another payment key";
 
@@ -301,6 +307,18 @@ impl From<EngineError> for Problem {
             EngineError::Unavailable(_) => Self::of(&UNAVAILABLE),
             EngineError::Parked(id) => Self::with(&SET_ASIDE, format!("this request could not be processed; it is set aside as {id}")),
             EngineError::Stopping => Self::of(&STOPPING).header(RETRY_AFTER, HeaderValue::from_static("5")),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Busy => Self::of(&OVERLOADED),
+            error => {
+                tracing::error!(%error, "the views did not answer");
+                Self::of(&UNAVAILABLE)
+            }
         }
     }
 }

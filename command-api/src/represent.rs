@@ -86,7 +86,7 @@ pub(crate) fn with_failure_message(body: Box<[u8]>, language: Language) -> Box<[
 }
 
 /// What shows itself as text.
-struct Text<T>(T);
+pub(crate) struct Text<T>(pub(crate) T);
 
 impl<T: Display> Serialize for Text<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -98,7 +98,7 @@ impl<T: Display> Serialize for Text<T> {
 #[derive(Clone, Copy, Serialize, ToSchema)]
 #[serde(transparent)]
 #[schema(as = Money, value_type = crate::body::MoneyBody)]
-struct MoneyShown(Money);
+pub(crate) struct MoneyShown(pub(crate) Money);
 
 /// An order, exactly as it is now.
 #[derive(Serialize, ToSchema)]

@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         currency: Currency::KRW,
         reservation_ttl: Duration::from_hours(1),
         payment_deadline: Duration::from_mins(10),
+        stuck_after: Duration::from_hours(24),
     };
     let mut core = Core::new(
         head,

@@ -6,6 +6,7 @@
 mod cascade;
 mod commit;
 mod open;
+mod parked;
 mod timers;
 
 use std::collections::VecDeque;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::{
-    Answer, EngineError, Planned, Reply, Represent, Request, Versioned,
+    Answer, EngineError, Planned, Reply, Represent, Request, SetAside, Unpark, Versioned,
     cache::Cache,
     numbers::OrderNumbers,
     stored::{Owed, TimedCommand},
@@ -70,6 +71,10 @@ pub enum Input<T> {
     Read(T, Kind, Uuid),
     /// The same, to be answered when the aggregate is as wanted.
     Watch(T, Kind, Uuid, fn(&State) -> bool),
+    /// What is set aside, the oldest so many.
+    Parked(T, usize),
+    /// What an operator decides about an input that was set aside.
+    Unpark(T, Unpark),
     /// The provider answered a call, or did not.
     Outcome(EffectId, Outcome),
     /// What became of the batch that was given out last.
@@ -123,12 +128,17 @@ pub enum Response {
     Reply(Box<Reply>),
     /// To a question; none when nothing has happened to the aggregate.
     State(Option<Versioned>),
+    /// What is set aside.
+    Parked(Vec<SetAside>),
+    /// To an operator: it is done, or why it is not.
+    Unparked(Result<(), Refusal>),
 }
 
 /// What the core decides on: from a caller outside, or by itself.
 #[derive(Debug)]
 enum Work<T> {
     Request(T, Box<Request>),
+    Unpark(T, Unpark),
     Own(Own),
 }
 
@@ -157,6 +167,8 @@ pub struct Core<T> {
     next_turn: Vec<Own>,
     /// Requests from outside that are not decided yet.
     waiting: VecDeque<(T, Box<Request>)>,
+    /// What operators have decided. Each is committed alone, so that what it leads to is blamed on nothing else.
+    operations: VecDeque<(T, Unpark)>,
     /// After a batch was refused: so many inputs are committed alone, so that the culprit shows.
     careful: usize,
     /// After a failed commit the core's own work waits until then.
@@ -165,6 +177,10 @@ pub struct Core<T> {
     behind: bool,
     watchers: FxHashMap<(Kind, Uuid), Vec<Watcher<T>>>,
     numbers: OrderNumbers,
+    /// Questions for what is set aside: it is read when all else of a turn is done.
+    lists: Vec<(T, usize)>,
+    /// How many requests were set aside.
+    requests_set_aside: u64,
     /// How many ids this core has made that are not an event's.
     ids: u64,
     turn: u64,
@@ -191,11 +207,14 @@ impl<T> Core<T> {
             backlog: VecDeque::new(),
             next_turn: Vec::new(),
             waiting: VecDeque::new(),
+            operations: VecDeque::new(),
             careful: 0,
             pause_until: None,
             behind: false,
             watchers: FxHashMap::default(),
             numbers,
+            lists: Vec::new(),
+            requests_set_aside: 0,
             ids: 0,
             turn: 0,
             now: Timestamp::from_micros(head.recorded_at),
@@ -218,6 +237,14 @@ impl<T> Core<T> {
             self.accept(input, &mut outputs);
         }
         self.work(&mut outputs);
+        for (ticket, limit) in std::mem::take(&mut self.lists) {
+            let answer = if self.stopped {
+                Err(EngineError::Stopping)
+            } else {
+                self.parked(limit)
+            };
+            outputs.push(Output::Answer(ticket, answer));
+        }
         self.states.sweep();
         self.purchases.sweep();
         outputs
@@ -227,7 +254,7 @@ impl<T> Core<T> {
     pub fn wake_at(&self) -> Option<Timestamp> {
         let pause = self.pause_until.filter(|until| self.now < *until);
         let own_work = pause.is_none() && !self.backlog.is_empty();
-        let work = own_work || !(self.next_turn.is_empty() && self.waiting.is_empty() && self.open.is_empty());
+        let work = own_work || !(self.next_turn.is_empty() && self.nobody_waits() && self.open.is_empty());
         if work && self.committing.is_none() {
             return Some(self.now);
         }
@@ -242,7 +269,12 @@ impl<T> Core<T> {
     /// Whether there is nothing to decide and nothing to write, or nothing that can be now: it may end here. What is owed stays owed.
     pub fn idle(&self) -> bool {
         let own_work = !(self.backlog.is_empty() || self.paused());
-        self.committing.is_none() && self.open.is_empty() && !own_work && self.next_turn.is_empty() && self.waiting.is_empty()
+        self.committing.is_none() && self.open.is_empty() && !own_work && self.next_turn.is_empty() && self.nobody_waits()
+    }
+
+    /// Whether nothing from outside is to be decided.
+    fn nobody_waits(&self) -> bool {
+        self.waiting.is_empty() && self.operations.is_empty()
     }
 
     /// How many effects, calls of the provider nearly all, have no outcome yet.
@@ -266,10 +298,18 @@ impl<T> Core<T> {
     fn accept(&mut self, input: Input<T>, outputs: &mut Vec<Output<T>>) {
         match input {
             Input::Committed(result) => self.committed(result, outputs),
-            Input::Command(ticket, _) | Input::Read(ticket, ..) | Input::Watch(ticket, ..) if self.stopped => {
+            Input::Command(ticket, _)
+            | Input::Read(ticket, ..)
+            | Input::Watch(ticket, ..)
+            | Input::Parked(ticket, _)
+            | Input::Unpark(ticket, _)
+                if self.stopped =>
+            {
                 outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
             }
             Input::Command(ticket, request) => self.waiting.push_back((ticket, request)),
+            Input::Unpark(ticket, unpark) => self.operations.push_back((ticket, unpark)),
+            Input::Parked(ticket, limit) => self.lists.push((ticket, limit)),
             Input::Outcome(effect, outcome) => self.backlog.push_back(Own::Outcome(effect, outcome)),
             Input::Read(ticket, kind, id) => {
                 let answer = self
@@ -309,7 +349,8 @@ impl<T> Core<T> {
             return;
         }
         if self.behind {
-            for (ticket, _) in self.waiting.drain(..) {
+            let operations = self.operations.drain(..).map(|(ticket, _)| ticket);
+            for ticket in self.waiting.drain(..).map(|(ticket, _)| ticket).chain(operations) {
                 outputs.push(Output::Answer(
                     ticket,
                     Err(EngineError::Unavailable("nor can it be read".to_owned())),
@@ -325,12 +366,16 @@ impl<T> Core<T> {
         for rest in self.next_turn.drain(..).rev() {
             self.backlog.push_front(rest);
         }
-        while self.open.events.len() < self.settings.batch && (self.careful == 0 || self.open.is_empty() && self.committing.is_none()) {
+        while self.open.events.len() < self.settings.batch {
+            let alone = self.careful > 0 || !self.operations.is_empty();
+            if alone && !(self.open.is_empty() && self.committing.is_none()) {
+                break;
+            }
             let Some(work) = self.next_work() else { break };
             self.process(work);
-            if self.careful > 0 {
-                // Alone: also its answer, if there is nothing to write, leaves before the next is decided.
-                self.careful -= 1;
+            self.careful = self.careful.saturating_sub(1);
+            if alone {
+                // Also its answer, if there is nothing to write, leaves before the next is decided.
                 self.release_or_commit(outputs);
             }
         }
@@ -338,6 +383,9 @@ impl<T> Core<T> {
     }
 
     fn next_work(&mut self) -> Option<Work<T>> {
+        if let Some((ticket, unpark)) = self.operations.pop_front() {
+            return Some(Work::Unpark(ticket, unpark));
+        }
         if !self.paused()
             && let Some(own) = self.backlog.pop_front()
         {
@@ -358,7 +406,8 @@ impl<T> Core<T> {
     }
 
     fn turn_away(&mut self, outputs: &mut Vec<Output<T>>) {
-        for (ticket, _) in self.waiting.drain(..) {
+        let operations = self.operations.drain(..).map(|(ticket, _)| ticket);
+        for ticket in self.waiting.drain(..).map(|(ticket, _)| ticket).chain(operations) {
             outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
         }
         let releases = self
@@ -425,8 +474,17 @@ impl From<StoreError> for Failure {
 
 impl From<serde_json::Error> for Failure {
     fn from(error: serde_json::Error) -> Self {
-        Self::Broken(error.to_string())
+        Self::Broken(unreadable(&error))
     }
+}
+
+/// What is wrong with stored JSON, without a word of what it says: that may be nobody's business.
+fn unreadable(error: &serde_json::Error) -> String {
+    format!(
+        "what is stored cannot be read ({:?} error at column {})",
+        error.classify(),
+        error.column()
+    )
 }
 
 /// What a decided request is answered with.

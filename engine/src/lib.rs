@@ -11,6 +11,6 @@ mod shell;
 mod stored;
 
 pub use core::{Core, CoreSettings, Input, Outcome, Output, Response};
-pub use event_store::ConsistencyToken;
-pub use request::{Actor, Answer, Cause, EngineError, Idempotency, Planned, Reply, Represent, Request, Versioned};
-pub use shell::{Engine, EngineSettings, Running, Subscriber};
+pub use event_store::{ConsistencyToken, Unparking};
+pub use request::{Actor, Answer, Cause, EngineError, Idempotency, Planned, Reply, Represent, Request, SetAside, Unpark, Versioned};
+pub use shell::{Engine, EngineSettings, Running, Subscriber, after_doubt};

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use aggregates::{AccountId, Command, Kind, Refusal, State};
-use event_store::{ConsistencyToken, Fingerprint, RecordKey};
+use aggregates::{AccountId, Command, Kind, OrderId, Refusal, State, Timestamp};
+use event_store::{ConsistencyToken, Fingerprint, RecordKey, Unparking};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -128,6 +128,34 @@ pub struct Planned {
     pub event_type: String,
     /// The event.
     pub payload: Box<serde_json::value::RawValue>,
+}
+
+/// An input that was set aside, because it could not be processed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// Names it.
+    pub id: Uuid,
+    /// When it was set aside.
+    pub at: Timestamp,
+    /// Whether it is a request from outside: its sender was told, and can send it again.
+    pub request: bool,
+    /// What it is for; none when it cannot be read.
+    pub target: Option<(Kind, Uuid)>,
+    /// The order that waits for it.
+    pub order: Option<OrderId>,
+    /// Why it could not be processed.
+    pub reason: String,
+}
+
+/// What an operator decides about an input that was set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unpark {
+    /// The input.
+    pub id: Uuid,
+    /// Tried again, or given up.
+    pub how: Unparking,
+    /// Who decides it.
+    pub by: Actor,
 }
 
 /// Why the engine gives no answer. None of these is recorded, so the same request may be sent again.

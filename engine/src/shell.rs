@@ -14,14 +14,15 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use aggregates::{Kind, Recorded, State, Timestamp};
+use aggregates::{Kind, Recorded, Refusal, State, Timestamp};
 use event_store::{Batch, CommitError, EffectId, EventStore, LogReader, LogWriter, StoreError};
+use parking_lot::Mutex;
 use payment_gateway::{Cancellation, Charge, PaymentGateway, StatusQuery};
 use sagas::ProviderCall;
 use tokio::sync::{Semaphore, oneshot, watch};
 use uuid::Uuid;
 
-use crate::{Core, CoreSettings, EngineError, Input, Outcome, Output, Reply, Request, Response, Versioned};
+use crate::{Core, CoreSettings, EngineError, Input, Outcome, Output, Reply, Request, Response, SetAside, Unpark, Versioned};
 
 /// Called with events right after they became durable, in order. Must not block.
 pub type Subscriber = Box<dyn Fn(&Arc<[Recorded]>) + Send>;
@@ -91,6 +92,7 @@ struct Shared {
     queue: usize,
     watchers: usize,
     log_id: Uuid,
+    clock: Mutex<Clock>,
     ended: watch::Receiver<Option<String>>,
 }
 
@@ -155,6 +157,7 @@ impl Engine {
             queue: settings.queue,
             watchers: settings.watchers,
             log_id,
+            clock: Mutex::new(clock),
             ended,
         });
         let (batches, batches_to_write) = mpsc::channel();
@@ -178,7 +181,6 @@ impl Engine {
         };
         let worker = Worker {
             core,
-            clock,
             shared: Arc::clone(&shared),
             caller,
             subscribers,
@@ -210,7 +212,31 @@ impl Engine {
         }
         match self.ask(Some(place), |ticket| Input::Command(ticket, Box::new(request))).await? {
             Response::Reply(reply) => Ok(*reply),
-            Response::State(_) => Err(EngineError::Unavailable("another answer was expected".to_owned())),
+            _ => Err(other_answer()),
+        }
+    }
+
+    /// The inputs that are set aside because they could not be processed: at most so many, oldest first.
+    ///
+    /// # Errors
+    /// [`EngineError`]: the log cannot be read just now, or the engine is stopping.
+    pub async fn parked(&self, limit: usize) -> Result<Vec<SetAside>, EngineError> {
+        let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
+        match self.ask(Some(place), |ticket| Input::Parked(ticket, limit)).await? {
+            Response::Parked(parked) => Ok(parked),
+            _ => Err(other_answer()),
+        }
+    }
+
+    /// Processes an input that was set aside, or gives it up. A refusal says why it is not done, and then nothing has changed.
+    ///
+    /// # Errors
+    /// [`EngineError`]: the log cannot be read or written just now, or the engine is stopping.
+    pub async fn unpark(&self, unpark: Unpark) -> Result<Result<(), Refusal>, EngineError> {
+        let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
+        match self.ask(Some(place), |ticket| Input::Unpark(ticket, unpark)).await? {
+            Response::Unparked(done) => Ok(done),
+            _ => Err(other_answer()),
         }
     }
 
@@ -234,10 +260,9 @@ impl Engine {
         state.ok_or(EngineError::Stopping)
     }
 
-    /// The engine's clock.
-    #[allow(clippy::unused_self, reason = "callers take the time from the engine that they ask")]
+    /// The engine's clock: what is decided later is not decided at an earlier time, also when the system's clock is set back.
     pub fn now(&self) -> Timestamp {
-        now()
+        self.shared.clock.lock().now()
     }
 
     /// Which log it writes.
@@ -257,7 +282,7 @@ impl Engine {
     ) -> Result<Option<Versioned>, EngineError> {
         match self.ask(place, input).await? {
             Response::State(state) => Ok(state),
-            Response::Reply(_) => Err(EngineError::Unavailable("another answer was expected".to_owned())),
+            _ => Err(other_answer()),
         }
     }
 
@@ -307,6 +332,10 @@ impl Drop for Running {
     }
 }
 
+fn other_answer() -> EngineError {
+    EngineError::Unavailable("another answer was expected".to_owned())
+}
+
 const SHARD: u16 = 0;
 
 /// The most inputs that one turn takes.
@@ -317,7 +346,6 @@ const PRUNE_EVERY: Duration = Duration::from_secs(5);
 
 struct Worker {
     core: Core<Ticket>,
-    clock: Clock,
     shared: Arc<Shared>,
     caller: Caller,
     subscribers: Vec<Subscriber>,
@@ -335,7 +363,7 @@ impl Worker {
                 return;
             }
             self.wait(messages, &mut inputs, &mut stopping);
-            for output in self.core.step(self.clock.now(), inputs.drain(..)) {
+            for output in self.core.step(self.now(), inputs.drain(..)) {
                 if self.carry_out(output) {
                     self.shared.stopping.store(true, Ordering::Relaxed);
                     return;
@@ -349,11 +377,15 @@ impl Worker {
         }
     }
 
+    fn now(&self) -> Timestamp {
+        self.shared.clock.lock().now()
+    }
+
     /// Waits for something to do, and takes all that is there.
     fn wait(&mut self, messages: &mpsc::Receiver<Message>, inputs: &mut Vec<Input<Ticket>>, stopping: &mut bool) {
         let first = match self.core.wake_at() {
             Some(due) => {
-                let left = u64::try_from(due.micros().saturating_sub(self.clock.now().micros())).unwrap_or(0);
+                let left = u64::try_from(due.micros().saturating_sub(self.now().micros())).unwrap_or(0);
                 match messages.recv_timeout(Duration::from_micros(left).min(PRUNE_EVERY)) {
                     Ok(message) => Some(message),
                     Err(RecvTimeoutError::Timeout) => None,
@@ -421,8 +453,11 @@ fn write_batches(
         if last_beat.elapsed() >= HEARTBEAT {
             if let Err(error) = writer.heartbeat(SHARD, epoch, now().micros()) {
                 tracing::warn!(%error, "the heartbeat was not written");
-                // Whoever was taken over has nothing more to say, also when there is nothing to write.
-                if matches!(error, CommitError::Fenced(_)) && results.send(Message::Input(Input::Committed(Err(error)))).is_err() {
+                // Whoever was taken over, or has a disk that does not keep what it is given, has nothing more to say, also when there is
+                // nothing to write.
+                if matches!(error, CommitError::Fenced(_) | CommitError::Disk(_))
+                    && results.send(Message::Input(Input::Committed(Err(error)))).is_err()
+                {
                     return;
                 }
             }
@@ -449,8 +484,11 @@ fn write_batches(
     }
 }
 
-/// A commit whose outcome is unknown: the head tells.
-fn after_doubt(reader: &dyn LogReader, batch: &Batch, error: CommitError) -> Result<(), CommitError> {
+/// What became of a commit: where its outcome is unknown, the head tells.
+///
+/// # Errors
+/// What the writer said; instead of [`CommitError::Unknown`] what the head shows.
+pub fn after_doubt(reader: &dyn LogReader, batch: &Batch, error: CommitError) -> Result<(), CommitError> {
     let CommitError::Unknown(source) = error else { return Err(error) };
     if batch.events.is_empty() {
         // It moves no head, so the head cannot tell. Dropping it is safe: what it held is read again, and a record that was written

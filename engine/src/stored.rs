@@ -24,6 +24,14 @@ pub(crate) struct Origin {
 pub(crate) struct TimedCommand {
     pub command: Command,
     pub origin: Origin,
+    /// How often it was tried in vain.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(tries: &usize) -> bool {
+    *tries == 0
 }
 
 /// What is owed.
@@ -40,6 +48,9 @@ pub(crate) enum Owed {
 pub(crate) struct Rest {
     pub command: Command,
     pub origin: Origin,
+    /// How often it was tried in vain.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: usize,
 }
 
 /// An input that was set aside.

@@ -85,6 +85,7 @@ fn processes() -> sagas::Settings {
         currency: Currency::KRW,
         reservation_ttl: Duration::from_hours(1),
         payment_deadline: Duration::from_mins(10),
+        stuck_after: Duration::from_hours(24),
     }
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     Batch, CommitError, Event, EventStore, GENESIS, HOLDER_EXPIRES_AFTER, Head, IdempotencyRecord, LogReader, LogWriter, OwedEffect,
-    Parked, RecordKey, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, batch_hash, verify_chain,
+    Parked, RecordKey, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, Unparked, Unparking, batch_hash, verify_chain,
 };
 
 /// Where a store under test lives: a directory, a database, a piece of memory. Dropped, it is cleaned up.
@@ -69,6 +69,7 @@ macro_rules! conformance_suite {
             "timers" => timers_are_set_moved_and_done,
             "effects" => effects_are_owed_until_settled,
             "parked" => inputs_set_aside_are_kept,
+            "unparked" => inputs_set_aside_end_once,
             "reopen" => a_log_opened_again_is_as_it_was_left,
         }
     };
@@ -785,28 +786,77 @@ pub fn effects_are_owed_until_settled(place: &impl Place) {
     assert_eq!(owed(1), [effect(1)]);
 }
 
-/// Inputs that could not be processed are listed oldest first.
-pub fn inputs_set_aside_are_kept(place: &impl Place) {
-    let store = place.open();
-    let mut pen = Pen::take(&store, 0);
-    let parked = |id, at| Parked {
+fn set_aside(id: u128, at: i64) -> Parked {
+    Parked {
         id: Uuid::from_u128(id),
         at,
         input: format!(r#"{{"n":{id}}}"#).into(),
         reason: "it panicked".into(),
-    };
+    }
+}
+
+/// Inputs that could not be processed are listed oldest first.
+pub fn inputs_set_aside_are_kept(place: &impl Place) {
+    let store = place.open();
+    let mut pen = Pen::take(&store, 0);
     pen.write(&Batch {
-        parked: vec![parked(5, 10), parked(4, 20)],
+        parked: vec![set_aside(5, 10), set_aside(4, 20)],
         ..pen.batch(&[])
     });
     pen.write(&Batch {
-        parked: vec![parked(6, 15)],
+        parked: vec![set_aside(6, 15)],
         ..pen.batch(&[(order(1), 1)])
     });
     let reader = reader(&store);
-    assert_eq!(reader.parked(0, 10).expect("read"), [parked(5, 10), parked(6, 15), parked(4, 20)]);
+    assert_eq!(
+        reader.parked(0, 10).expect("read"),
+        [set_aside(5, 10), set_aside(6, 15), set_aside(4, 20)]
+    );
     assert_eq!(reader.parked(0, 2).expect("read").len(), 2);
     assert!(reader.parked(1, 10).expect("read").is_empty());
+}
+
+/// An input that was set aside comes to its end once, and is not listed any more.
+pub fn inputs_set_aside_end_once(place: &impl Place) {
+    let store = place.open();
+    let mut pen = Pen::take(&store, 0);
+    let ends = |id, how| Unparked {
+        id: Uuid::from_u128(id),
+        at: 30,
+        by: "account:1".into(),
+        how,
+    };
+    pen.write(&Batch {
+        parked: vec![set_aside(5, 10), set_aside(4, 20)],
+        ..pen.batch(&[])
+    });
+    pen.write(&Batch {
+        unparked: vec![ends(5, Unparking::Retried)],
+        ..pen.batch(&[(order(1), 1)])
+    });
+    let reader = reader(&store);
+    assert_eq!(reader.parked(0, 10).expect("read"), [set_aside(4, 20)]);
+    assert_eq!(reader.parked_input(0, Uuid::from_u128(5)).expect("read"), None);
+    assert_eq!(reader.parked_input(0, Uuid::from_u128(4)).expect("read"), Some(set_aside(4, 20)));
+    assert_eq!(reader.parked_input(1, Uuid::from_u128(4)).expect("read"), None);
+    for unparked in [
+        vec![ends(5, Unparking::Dropped)],
+        vec![ends(6, Unparking::Retried)],
+        vec![ends(4, Unparking::Dropped), ends(4, Unparking::Retried)],
+    ] {
+        let batch = Batch {
+            unparked,
+            ..pen.batch(&[(order(1), 2)])
+        };
+        let refused = pen.writer.commit(&[&batch]);
+        assert!(matches!(refused, Err(CommitError::Refused(_))), "{refused:?}");
+    }
+    assert_eq!(reader.parked(0, 10).expect("read"), [set_aside(4, 20)]);
+    pen.write(&Batch {
+        unparked: vec![ends(4, Unparking::Dropped)],
+        ..pen.batch(&[])
+    });
+    assert!(reader.parked(0, 10).expect("read").is_empty());
 }
 
 /// Dropped and opened again, a log has its id, its heads, what it owes, and goes on where it stood.

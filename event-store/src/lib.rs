@@ -13,11 +13,11 @@ mod verify;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 
-pub use hash::{GENESIS, Hash, batch_hash};
+pub use hash::{BatchHasher, GENESIS, Hash, batch_hash};
 pub use memory::MemoryStore;
 pub use model::{
-    Batch, EffectId, Event, Fingerprint, Head, IdempotencyRecord, Metadata, OwedEffect, Parked, RecordKey, Snapshot, StreamId, StreamRead,
-    StreamSlice, Timer, TimerId, Unfinished,
+    Batch, EffectId, Event, Fingerprint, Head, IdempotencyRecord, Metadata, OwedEffect, Parked, RecordKey, Snapshot, Stray, StreamId,
+    StreamRead, StreamSlice, Timer, TimerId, Unfinished, Unparked, Unparking,
 };
 pub use token::{ConsistencyToken, TokenError};
 pub use verify::verify_chain;
@@ -117,11 +117,29 @@ pub trait LogReader: Send {
     /// What a shard still owes: effects without an outcome, timers that are set. In proportion to what is unfinished.
     fn unfinished(&self, shard: u16) -> Result<Unfinished, StoreError>;
 
-    /// At most `limit` inputs that were set aside, oldest first.
+    /// At most `limit` inputs that are set aside, oldest first.
     fn parked(&self, shard: u16, limit: usize) -> Result<Vec<Parked>, StoreError>;
+
+    /// An input that is set aside; none when there is no such input, or it has come to its end.
+    fn parked_input(&self, shard: u16, id: uuid::Uuid) -> Result<Option<Parked>, StoreError>;
 
     /// The shards that have a head.
     fn shards(&self) -> Result<Vec<u16>, StoreError>;
+
+    /// At most `limit` idempotency records with a key above `after`, in the order of their keys; none when this reader cannot list them.
+    fn records(&self, _after: Option<RecordKey>, _limit: usize) -> Result<Option<Vec<IdempotencyRecord>>, StoreError> {
+        Ok(None)
+    }
+
+    /// At most `limit` snapshots above `after`, in the order of stream and shape; none when this reader cannot list them.
+    fn snapshots(&self, _after: Option<&Snapshot>, _limit: usize) -> Result<Option<Vec<Snapshot>>, StoreError> {
+        Ok(None)
+    }
+
+    /// At most `limit` rows that nobody who reads shard by shard, from position 1 on, ever sees: put in by somebody who is no writer.
+    fn strays(&self, _limit: usize) -> Result<Vec<Stray>, StoreError> {
+        Ok(Vec::new())
+    }
 }
 
 /// A store: one writer, as many readers as wanted.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     Batch, CommitError, EffectId, Event, EventStore, GENESIS, HOLDER_EXPIRES_AFTER, Hash, Head, IdempotencyRecord, LogReader, LogWriter,
-    OwedEffect, Parked, RecordKey, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, TimerId, Unfinished,
+    OwedEffect, Parked, RecordKey, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, TimerId, Unfinished, Unparked,
 };
 
 /// A store that keeps everything in memory. A clone is the same store.
@@ -129,14 +129,39 @@ impl LogReader for MemoryStore {
         let Some(shard) = log.shards.get(&shard) else {
             return Ok(Vec::new());
         };
-        let mut parked: Vec<_> = shard.parked.values().cloned().collect();
+        let open = shard.parked.values().filter(|(_, ended)| ended.is_none());
+        let mut parked: Vec<_> = open.map(|(parked, _)| parked.clone()).collect();
         parked.sort_by_key(|parked| (parked.at, parked.id));
         parked.truncate(limit);
         Ok(parked)
     }
 
+    fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
+        let log = self.log.lock();
+        let parked = log.shards.get(&shard).and_then(|shard| shard.parked.get(&id));
+        Ok(parked.filter(|(_, ended)| ended.is_none()).map(|(parked, _)| parked.clone()))
+    }
+
     fn shards(&self) -> Result<Vec<u16>, StoreError> {
         Ok(self.log.lock().shards.keys().copied().collect())
+    }
+
+    fn records(&self, after: Option<RecordKey>, limit: usize) -> Result<Option<Vec<IdempotencyRecord>>, StoreError> {
+        let log = self.log.lock();
+        let mut records: Vec<_> = log.records.values().filter(|record| Some(record.key) > after).collect();
+        records.sort_unstable_by_key(|record| record.key);
+        Ok(Some(records.into_iter().take(limit).cloned().collect()))
+    }
+
+    fn snapshots(&self, after: Option<&Snapshot>, limit: usize) -> Result<Option<Vec<Snapshot>>, StoreError> {
+        let log = self.log.lock();
+        let place = |snapshot: &Snapshot| (snapshot.stream.clone(), snapshot.shape);
+        let after = after.map(place);
+        let mut snapshots: Vec<_> = log.snapshots.iter().filter(|(place, _)| Some(*place) > after.as_ref()).collect();
+        snapshots.sort_unstable_by_key(|(place, _)| *place);
+        Ok(Some(
+            snapshots.into_iter().take(limit).map(|(_, snapshot)| snapshot.clone()).collect(),
+        ))
     }
 }
 
@@ -159,7 +184,8 @@ struct Shard {
     batches: Vec<(u64, Hash, Hash, u64)>,
     effects: BTreeMap<EffectId, OwedEffect>,
     timers: BTreeMap<TimerId, Timer>,
-    parked: BTreeMap<Uuid, Parked>,
+    /// What was set aside, and how it ended.
+    parked: BTreeMap<Uuid, (Parked, Option<Unparked>)>,
 }
 
 impl Shard {
@@ -216,6 +242,7 @@ impl Log {
         let mut heads: HashMap<u16, (u64, Hash)> = HashMap::new();
         let mut versions = HashSet::new();
         let mut keys = HashSet::new();
+        let mut ends = HashSet::new();
         for batch in batches {
             batch.check().map_err(CommitError::Refused)?;
             let head = self
@@ -241,6 +268,12 @@ impl Log {
                         "{} has a version {} already",
                         event.stream, event.sequence
                     )));
+                }
+            }
+            for unparked in &batch.unparked {
+                let open = self.shards.get(&batch.shard).and_then(|shard| shard.parked.get(&unparked.id));
+                if !open.is_some_and(|(_, ended)| ended.is_none()) || !ends.insert(unparked.id) {
+                    return Err(CommitError::Refused(format!("{} is not set aside", unparked.id)));
                 }
             }
             for record in &batch.records {
@@ -279,7 +312,14 @@ impl Log {
         for done in &batch.timers_done {
             shard.timers.remove(done);
         }
-        shard.parked.extend(batch.parked.iter().map(|parked| (parked.id, parked.clone())));
+        shard
+            .parked
+            .extend(batch.parked.iter().map(|parked| (parked.id, (parked.clone(), None))));
+        for unparked in &batch.unparked {
+            if let Some((_, ended)) = shard.parked.get_mut(&unparked.id) {
+                *ended = Some(unparked.clone());
+            }
+        }
         self.records.extend(batch.records.iter().map(|record| (record.key, record.clone())));
         for snapshot in &batch.snapshots {
             self.keep(snapshot);

@@ -122,6 +122,39 @@ pub struct Parked {
     pub reason: String,
 }
 
+/// The end of an input that was set aside. The row stays, and says how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unparked {
+    /// Names the input.
+    pub id: Uuid,
+    /// When, microseconds since 1970.
+    pub at: i64,
+    /// Who decided it.
+    pub by: Box<str>,
+    /// How it ended.
+    pub how: Unparking,
+}
+
+/// How an input that was set aside came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Unparking {
+    /// It was processed after all.
+    Retried,
+    /// Nobody wants it any more.
+    Dropped,
+}
+
+impl Unparking {
+    /// As it is stored and shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Retried => "RETRIED",
+            Self::Dropped => "DROPPED",
+        }
+    }
+}
+
 /// The state of a stream after one of its events. Never the truth: it saves reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
@@ -158,6 +191,8 @@ pub struct Batch {
     pub timers_done: Vec<TimerId>,
     /// Inputs set aside.
     pub parked: Vec<Parked>,
+    /// Inputs set aside before that have come to their end. Each is one that is still set aside, or the batch is refused.
+    pub unparked: Vec<Unparked>,
     /// New snapshots.
     pub snapshots: Vec<Snapshot>,
     /// How many orders the shard's writer has numbered, after this batch.
@@ -246,4 +281,15 @@ pub struct Unfinished {
     pub effects: Vec<OwedEffect>,
     /// Timers that are set.
     pub timers: Vec<Timer>,
+}
+
+/// A row that stands where no writer puts one: in a shard without a head, or before position 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// `events` or `batches`.
+    pub table: &'static str,
+    /// As the row says.
+    pub shard: i64,
+    /// As the row says.
+    pub position: i64,
 }

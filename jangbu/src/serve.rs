@@ -17,7 +17,7 @@ use event_store_sqlite::SqliteStore;
 use key_vault::KeyVault;
 use payment_gateway_simulator::Simulator;
 use payment_gateway_toss::{TossGateway, TossSettings};
-use projections::{Runner, RunnerHandle, RunnerSettings};
+use projections::{Runner, RunnerHandle, RunnerSettings, Views};
 use projections_sqlite::{SqliteViews, SqliteViewsWriter};
 use query_api::{AuthError, Limits, Principal, QueryApi, Timeouts};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -330,6 +330,7 @@ impl Shop {
             currency: settings.currency,
             reservation_ttl: settings.reservation_ttl,
             payment_deadline: settings.payment_deadline,
+            stuck_after: settings.payment_stuck_after,
         };
         let core = CoreSettings::new(processes, settings.time_zone.clone(), command_api::represent);
         let engine_settings = EngineSettings {
@@ -351,10 +352,12 @@ impl Shop {
             engine.clone(),
             durable,
             vault.clone(),
+            Arc::clone(&views) as Arc<dyn Views>,
             command_api::Settings {
                 currency: settings.currency,
                 tokens: TokenSettings::default(),
                 behind_proxy: settings.behind_proxy,
+                stuck_after: settings.payment_stuck_after,
                 ..command_api::Settings::default()
             },
         );
@@ -376,6 +379,7 @@ impl Shop {
             introspection: true,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            stuck_after: settings.payment_stuck_after,
         };
         let mut servers = Vec::new();
         let mut router = Router::new()

@@ -79,6 +79,7 @@ const KNOWN: &[Known] = &[
     open("reservation.ttl", "1h"),
     open("payment.deadline", "10m"),
     open("payment.timeout", "5s"),
+    open("payment.stuck_after", "24h"),
     open("gateway", "simulator"),
     secret("toss.secret_key"),
     open("toss.url", ""),
@@ -181,6 +182,7 @@ pub(crate) struct Settings {
     pub(crate) reservation_ttl: Duration,
     pub(crate) payment_deadline: Duration,
     pub(crate) payment_timeout: Duration,
+    pub(crate) payment_stuck_after: Duration,
     pub(crate) gateway: Gateway,
     pub(crate) toss_secret_key: Option<SecretString>,
     pub(crate) toss_url: Option<String>,
@@ -476,6 +478,7 @@ impl Written {
             reservation_ttl: self.required("reservation.ttl", duration)?,
             payment_deadline: self.required("payment.deadline", duration)?,
             payment_timeout: self.required("payment.timeout", duration)?,
+            payment_stuck_after: self.required("payment.stuck_after", duration)?,
             gateway: self.required("gateway", |text| match text {
                 "simulator" => Ok(Gateway::Simulator),
                 "toss" => Ok(Gateway::Toss),
@@ -632,6 +635,7 @@ mod tests {
         assert_eq!(settings.reservation_ttl, Duration::from_hours(1));
         assert_eq!(settings.payment_deadline, Duration::from_mins(10));
         assert_eq!(settings.payment_timeout, Duration::from_secs(5));
+        assert_eq!(settings.payment_stuck_after, Duration::from_hours(24));
         assert_eq!(settings.currency, Currency::KRW);
         assert!(settings.admin.is_none() && settings.toss_url.is_none() && !settings.demo);
         settings.check_supported().expect("the defaults can be served");
@@ -639,7 +643,7 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_environment_and_that_over_the_file() {
-        let file = "listen = \"127.0.0.1:1\"\ndata = \"/from/file\"\nshards = 2\n[payment]\ntimeout = \"1s\"\ndeadline = \"2m\"\n";
+        let file = "listen = \"127.0.0.1:1\"\ndata = \"/from/file\"\nshards = 2\n[payment]\ntimeout = \"1s\"\ndeadline = \"2m\"\nstuck_after = \"12h\"\n";
         let environment = [
             ("JANGBU_LISTEN", "127.0.0.1:2"),
             ("JANGBU_DATA", "/from/environment"),
@@ -654,6 +658,7 @@ mod tests {
         assert_eq!(settings.data, Path::new("/from/environment"));
         assert_eq!(settings.payment_timeout, Duration::from_secs(3));
         assert_eq!(settings.payment_deadline, Duration::from_mins(2));
+        assert_eq!(settings.payment_stuck_after, Duration::from_hours(12));
         assert_eq!(settings.shards, 2);
         let listing = settings.listing();
         assert!(
@@ -672,6 +677,8 @@ mod tests {
             ("JANGBU_PAYMENT__TIMEOUT", "5"),
             ("JANGBU_PAYMENT__TIMEOUT", "0s"),
             ("JANGBU_PAYMENT__DEADLINE", "-1s"),
+            ("JANGBU_PAYMENT__STUCK_AFTER", "a day"),
+            ("JANGBU_PAYMENT__STUCK_AFTER", "0s"),
             ("JANGBU_RESERVATION__TTL", "99999999999y"),
             ("JANGBU_FULFILMENT__SHIP_AFTER", "soon"),
             ("JANGBU_FULFILMENT__ENABLED", "perhaps"),

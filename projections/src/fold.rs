@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// Why a batch was not folded.
-pub(crate) enum FoldError {
+#[derive(Debug)]
+pub enum FoldError {
     /// The rows that it touches could not be loaded.
     Views(ViewsError),
     /// The event at this index of the batch does not fit its row.
@@ -25,8 +26,9 @@ pub(crate) enum FoldError {
     },
 }
 
-/// All views, while a batch is folded into them.
-pub(crate) struct Fold {
+/// All views, while a batch is folded into them. The [`Runner`](crate::Runner) drives one.
+#[allow(missing_debug_implementations, reason = "it is nothing but a cache")]
+pub struct Fold {
     orders: Rows<Orders>,
     products: Rows<Products>,
     inventories: Rows<Inventories>,
@@ -38,7 +40,7 @@ pub(crate) struct Fold {
 
 impl Fold {
     /// Keeps so many recent rows of each view.
-    pub(crate) fn new(recent: NonZeroUsize) -> Self {
+    pub fn new(recent: NonZeroUsize) -> Self {
         Self {
             orders: Rows::new(recent),
             products: Rows::new(recent),
@@ -51,7 +53,10 @@ impl Fold {
     }
 
     /// Folds a batch. After an error the fold must [`forget`](Self::forget).
-    pub(crate) fn apply(&mut self, events: &[&Recorded], store: &mut dyn ViewsWriter) -> Result<(), FoldError> {
+    ///
+    /// # Errors
+    /// The rows cannot be loaded, or an event does not fit its row.
+    pub fn apply(&mut self, events: &[&Recorded], store: &mut dyn ViewsWriter) -> Result<(), FoldError> {
         for recorded in events {
             self.touch(recorded);
         }
@@ -63,7 +68,7 @@ impl Fold {
     }
 
     /// What is to be saved, with the checkpoints that it is saved under.
-    pub(crate) fn changed<'a>(&'a self, moves: &'a [Move]) -> ViewsBatch<'a> {
+    pub fn changed<'a>(&'a self, moves: &'a [Move]) -> ViewsBatch<'a> {
         ViewsBatch {
             orders: self.orders.changed(),
             products: self.products.changed(),
@@ -77,7 +82,7 @@ impl Fold {
     }
 
     /// What was changed is saved.
-    pub(crate) fn saved(&mut self) {
+    pub fn saved(&mut self) {
         self.orders.saved();
         self.products.saved();
         self.inventories.saved();
@@ -88,7 +93,7 @@ impl Fold {
     }
 
     /// What was changed was not saved, or what is stored was changed by somebody else.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.orders.forget();
         self.products.forget();
         self.inventories.forget();

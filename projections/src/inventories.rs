@@ -62,6 +62,7 @@ impl Projection for Inventories {
             | Event::NotOffered { .. }
             | Event::Held { .. }
             | Event::NotHeld { .. }
+            | Event::NotCommitted { .. }
             | Event::ReleaseNoted { .. }
             | Event::ReservationRefused { .. } => {}
         }

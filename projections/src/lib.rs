@@ -3,6 +3,7 @@
 //! A projection adds up; it decides nothing and calls nobody. Rows and checkpoint are saved together, so an event counts once.
 
 mod accounts;
+mod explain;
 mod fold;
 mod inventories;
 mod orders;
@@ -16,15 +17,17 @@ mod tail;
 mod wallets;
 
 pub use accounts::Accounts;
+pub use explain::{Audience, Explanation, explain};
+pub use fold::{Fold, FoldError};
 pub use inventories::Inventories;
 pub use orders::Orders;
-pub use payments::{MOST_ATTEMPTS, Payments};
+pub use payments::{FOUND_BY_AN_OPERATOR, MOST_ATTEMPTS, Payments};
 pub use products::Products;
 pub use projection::{NAMES, Projection};
 pub use read::{
     AccountView, Attempt, AttemptKind, AttemptOutcome, AttemptResult, Checkpoint, Cursor, EntryKind, Failure, InventoryView, MOST_IDS,
-    MOST_ROWS, OrderView, OrdersQuestion, Page, PaymentView, ProductView, ProductsQuestion, ReadError, Scope, Views, WalletEntry,
-    WalletView,
+    MOST_ROWS, OrderView, OrdersQuestion, Page, PaymentView, ProcessesQuestion, ProductView, ProductsQuestion, ReadError, Scope, Views,
+    WalletEntry, WalletView,
 };
 pub use runner::{Progress, Runner, RunnerHandle, RunnerSettings, RunnerState, ShardProgress};
 pub use store::{Changed, Move, Stored, Table, ViewsBatch, ViewsError, ViewsWriter};

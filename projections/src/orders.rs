@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aggregates::{CommerceEvent, Line, Money, OrderEvent, OrderStatus, ProductId, Recorded};
+use aggregates::{Attention, CommerceEvent, Line, Money, OrderEvent, OrderStatus, ProductId, Recorded, Timestamp};
 use uuid::Uuid;
 
 use crate::{Failure, OrderView, Projection};
@@ -12,7 +12,7 @@ use crate::{Failure, OrderView, Projection};
 pub struct Orders;
 
 impl Projection for Orders {
-    const NAME: &'static str = "orders_v1";
+    const NAME: &'static str = "orders_v2";
     type View = OrderView;
 
     fn key(event: &CommerceEvent) -> Option<Uuid> {
@@ -52,6 +52,8 @@ impl Projection for Orders {
                 number: number.clone(),
                 tracking: *tracking,
                 status: OrderStatus::Placed,
+                below: None,
+                since: recorded.at,
                 version: recorded.sequence,
                 buyer: *buyer,
                 address: address.clone(),
@@ -63,14 +65,15 @@ impl Projection for Orders {
                 updated_at: recorded.at,
                 pay_until: None,
                 payment: None,
-                attention: None,
+                attention: Attention::default(),
+                taken_up_at: None,
             });
         }
         let mut view = view?;
         view.version = recorded.sequence;
         view.updated_at = recorded.at;
+        let mut stage = view.stage();
         match event {
-            OrderEvent::Placed { .. } => {}
             OrderEvent::Repriced { prices, total } => {
                 view.lines = repriced(&view.lines, prices);
                 view.total = *total;
@@ -78,31 +81,56 @@ impl Projection for Orders {
             OrderEvent::AwaitingPayment { payment, until } => {
                 view.payment = Some(*payment);
                 view.pay_until = Some(*until);
-                view.status = OrderStatus::AwaitingPayment;
+                stage = OrderStatus::AwaitingPayment;
             }
             OrderEvent::PaymentSubmitted { payment, until, .. } => {
                 view.payment = Some(*payment);
                 view.pay_until = Some(*until);
-                view.status = OrderStatus::PaymentPending;
+                stage = OrderStatus::PaymentPending;
             }
-            OrderEvent::PaymentExpired {} | OrderEvent::CancellationRequested { .. } => view.status = OrderStatus::Cancelling,
+            OrderEvent::PaymentExpired {} | OrderEvent::CancellationRequested { .. } => stage = OrderStatus::Cancelling,
             OrderEvent::Confirmed { payment } => {
                 view.payment = Some(*payment);
-                view.status = OrderStatus::Confirmed;
+                stage = OrderStatus::Confirmed;
             }
             OrderEvent::Cancelled { failure, product } => {
                 view.failure = Some(Failure {
                     code: *failure,
                     product: *product,
                 });
-                view.status = OrderStatus::Cancelled;
+                stage = OrderStatus::Cancelled;
             }
-            OrderEvent::AttentionNeeded { reason } => {
-                view.attention = Some(reason.as_str().into());
-                view.status = OrderStatus::NeedsAttention;
+            OrderEvent::Placed { .. }
+            | OrderEvent::AttentionNeeded { .. }
+            | OrderEvent::AttentionEnded { .. }
+            | OrderEvent::Resolved { .. } => {}
+            OrderEvent::Resumed { .. } => view.taken_up_at = Some(recorded.at),
+            OrderEvent::CompensationRequested { .. } => {
+                view.taken_up_at = Some(recorded.at);
+                if !matches!(stage, OrderStatus::Confirmed | OrderStatus::Cancelled) {
+                    stage = OrderStatus::Cancelling;
+                }
             }
         }
+        view.attention.evolve(event);
+        view.stands(stage, recorded.at);
         Some(view)
+    }
+}
+
+impl OrderView {
+    /// It has come to this stage; while a person has to look, that is what is shown instead.
+    fn stands(&mut self, stage: OrderStatus, at: Timestamp) {
+        let (shown, below) = if self.stuck() {
+            (OrderStatus::NeedsAttention, Some(stage))
+        } else {
+            (stage, None)
+        };
+        if self.status != shown {
+            self.since = at;
+        }
+        self.status = shown;
+        self.below = below;
     }
 }
 
@@ -124,7 +152,10 @@ fn repriced(lines: &[Line], prices: &[(ProductId, Money)]) -> Arc<[Line]> {
 
 #[cfg(test)]
 mod tests {
-    use aggregates::{AccountId, Currency, FailureCode, OrderId, PaymentId, PaymentMethod, Quantity, Sealed, Timestamp, TrackingId};
+    use aggregates::{
+        AccountId, Currency, Decide as _, FailureCode, Obstacle, Order, OrderId, PaymentId, PaymentMethod, Quantity, Resolution, Sealed,
+        TrackingId,
+    };
 
     use super::*;
     use crate::projection::given::{at, fold};
@@ -240,13 +271,149 @@ mod tests {
         let view = fold::<Orders>([
             placed(),
             is(OrderEvent::AttentionNeeded {
+                cause: Obstacle::Provider,
                 reason: "contradicted".into(),
             }),
         ])
         .expect("an order");
         assert_eq!(
-            (view.status, view.attention.as_deref()),
+            (view.status, view.attention.reason()),
             (OrderStatus::NeedsAttention, Some("contradicted"))
         );
+    }
+
+    fn payment() -> PaymentId {
+        PaymentId::for_order(order())
+    }
+
+    fn submitted() -> CommerceEvent {
+        is(OrderEvent::PaymentSubmitted {
+            payment: payment(),
+            payment_key: "sim_lost_1".parse().expect("a key"),
+            until: Timestamp::from_micros(9),
+        })
+    }
+
+    fn needed() -> CommerceEvent {
+        is(OrderEvent::AttentionNeeded {
+            cause: Obstacle::Provider,
+            reason: "silent".into(),
+        })
+    }
+
+    fn set_aside() -> CommerceEvent {
+        is(OrderEvent::AttentionNeeded {
+            cause: Obstacle::SetAside(Uuid::nil()),
+            reason: "set aside".into(),
+        })
+    }
+
+    fn over(cause: Obstacle) -> CommerceEvent {
+        is(OrderEvent::AttentionEnded { cause })
+    }
+
+    fn by() -> AccountId {
+        AccountId::new(Uuid::from_u128(11))
+    }
+
+    fn compensation() -> CommerceEvent {
+        is(OrderEvent::CompensationRequested {
+            by: by(),
+            reason: Sealed::new("sealed"),
+        })
+    }
+
+    fn resolved(outcome: Resolution) -> CommerceEvent {
+        is(OrderEvent::Resolved {
+            by: by(),
+            outcome,
+            reason: Sealed::new("sealed"),
+        })
+    }
+
+    #[test]
+    fn an_order_that_needed_a_person_is_where_it_was_when_it_goes_on() {
+        for over in [
+            over(Obstacle::Provider),
+            is(OrderEvent::Resumed { by: by() }),
+            resolved(Resolution::Charged),
+        ] {
+            let view = fold::<Orders>([placed(), submitted(), needed(), over]).expect("an order");
+            assert_eq!((view.status, view.below, view.stuck()), (OrderStatus::PaymentPending, None, false));
+            assert_eq!(view.since, at(4), "it stands there anew");
+        }
+    }
+
+    #[test]
+    fn an_order_goes_on_below_while_a_person_has_to_look() {
+        let cancelled_by_buyer = is(OrderEvent::CancellationRequested {
+            by: by(),
+            reason: Sealed::new("sealed"),
+        });
+        let view = fold::<Orders>([placed(), submitted(), needed(), cancelled_by_buyer.clone()]).expect("an order");
+        assert_eq!((view.status, view.stage()), (OrderStatus::NeedsAttention, OrderStatus::Cancelling));
+        assert_eq!(
+            (view.since, view.updated_at),
+            (at(3), at(4)),
+            "it needs a person since the third event"
+        );
+        let over = over(Obstacle::Provider);
+        let view = fold::<Orders>([placed(), submitted(), needed(), cancelled_by_buyer, over]).expect("an order");
+        assert_eq!(view.status, OrderStatus::Cancelling);
+    }
+
+    #[test]
+    fn an_operator_s_compensation_undoes_what_has_not_ended() {
+        let view = fold::<Orders>([placed(), submitted(), needed(), compensation()]).expect("an order");
+        assert_eq!(
+            (view.status, view.stuck(), view.taken_up_at),
+            (OrderStatus::Cancelling, false, Some(at(4)))
+        );
+        let ended = is(OrderEvent::Cancelled {
+            failure: FailureCode::PaymentExpired,
+            product: None,
+        });
+        let view = fold::<Orders>([placed(), submitted(), ended, needed(), compensation()]).expect("an order");
+        assert_eq!(view.status, OrderStatus::Cancelled);
+    }
+
+    #[test]
+    fn a_row_stands_where_the_order_itself_does_whatever_comes_after_what() {
+        let events = [
+            is(OrderEvent::AwaitingPayment {
+                payment: payment(),
+                until: Timestamp::from_micros(9),
+            }),
+            submitted(),
+            is(OrderEvent::PaymentExpired {}),
+            is(OrderEvent::Confirmed { payment: payment() }),
+            is(OrderEvent::Cancelled {
+                failure: FailureCode::PaymentExpired,
+                product: None,
+            }),
+            needed(),
+            set_aside(),
+            over(Obstacle::Provider),
+            over(Obstacle::SetAside(Uuid::nil())),
+            is(OrderEvent::Resumed { by: by() }),
+            compensation(),
+            resolved(Resolution::Refunded),
+        ];
+        let count = events.len();
+        for walk in 0..count.pow(4) {
+            let picked: Vec<_> = (0..4).map(|n| events[walk / count.pow(n) % count].clone()).collect();
+            let mut order = Order::default();
+            for event in std::iter::once(&placed()).chain(&picked) {
+                let CommerceEvent::Order(_, event) = event else { continue };
+                order.evolve(event);
+            }
+            let view = fold::<Orders>(std::iter::once(placed()).chain(picked)).expect("an order");
+            assert_eq!(
+                (view.status, view.attention.reason()),
+                (order.status(), order.attention()),
+                "{walk}"
+            );
+            assert_eq!(view.stuck(), view.below.is_some());
+        }
     }
 }

@@ -5,8 +5,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use aggregates::{
-    AccountId, Description, FailureCode, Line, Money, Name, OrderId, OrderNumber, OrderStatus, PaymentId, PaymentMethod, PaymentStatus,
-    ProductId, Role, Sealed, Sku, Timestamp, TrackingId, Units,
+    AccountId, Attention, Description, FailureCode, Line, Money, Name, OrderId, OrderNumber, OrderStatus, PaymentId, PaymentMethod,
+    PaymentStatus, ProductId, Role, Sealed, Sku, Timestamp, TrackingId, Units,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -26,8 +26,13 @@ pub struct OrderView {
     pub number: OrderNumber,
     /// To follow it without knowing its id.
     pub tracking: TrackingId,
-    /// Where it stands.
+    /// Where it stands, as it is shown: `NEEDS_ATTENTION` while a person has to look.
     pub status: OrderStatus,
+    /// Where it stands below that, while a person has to look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<OrderStatus>,
+    /// Since when it stands where it is shown.
+    pub since: Timestamp,
     /// The sequence of the last event that it counts.
     pub version: u64,
     /// Who ordered.
@@ -54,8 +59,15 @@ pub struct OrderView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payment: Option<PaymentId>,
     /// What a person has to look at.
+    #[serde(default, skip_serializing_if = "nothing")]
+    pub attention: Attention,
+    /// When an operator last had it go on, or had it undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attention: Option<Arc<str>>,
+    pub taken_up_at: Option<Timestamp>,
+}
+
+fn nothing(attention: &Attention) -> bool {
+    attention.reason().is_none()
 }
 
 /// Why an order came to nothing.
@@ -326,7 +338,7 @@ impl Scope {
     }
 }
 
-/// A place in a list that is sorted by time, newest first: the row behind which a page begins.
+/// A place in a list that is sorted by time: the row behind which a page begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cursor {
     /// The row's time.
@@ -336,6 +348,33 @@ pub struct Cursor {
 }
 
 impl OrderView {
+    /// Where it stands, whether a person has to look or not.
+    pub fn stage(&self) -> OrderStatus {
+        self.below.unwrap_or(self.status)
+    }
+
+    /// Whether a person has to look.
+    pub fn stuck(&self) -> bool {
+        self.attention.reason().is_some()
+    }
+
+    /// Whether its purchase has not come to its end: it waits for somebody, the provider, its buyer or a person.
+    pub fn purchase_under_way(&self) -> bool {
+        match self.status {
+            OrderStatus::Placed
+            | OrderStatus::AwaitingPayment
+            | OrderStatus::PaymentPending
+            | OrderStatus::Cancelling
+            | OrderStatus::NeedsAttention => true,
+            OrderStatus::Confirmed
+            | OrderStatus::PreparingShipment
+            | OrderStatus::Shipped
+            | OrderStatus::Delivered
+            | OrderStatus::Cancelled
+            | OrderStatus::Refunded => false,
+        }
+    }
+
     /// Where it stands in a list of orders.
     pub fn cursor(&self) -> Cursor {
         Cursor {
@@ -364,6 +403,17 @@ pub struct OrdersQuestion {
     pub status: Option<OrderStatus>,
     /// Only those whose number, or the name of one of whose products, contains this text.
     pub search: Option<String>,
+    /// How many; at most [`MOST_ROWS`].
+    pub first: usize,
+    /// Behind which row.
+    pub after: Option<Cursor>,
+}
+
+/// Which purchases that have not come to their end are wanted; oldest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessesQuestion {
+    /// Only those at which a person has to look, or only the others.
+    pub stuck: Option<bool>,
     /// How many; at most [`MOST_ROWS`].
     pub first: usize,
     /// Behind which row.
@@ -447,6 +497,9 @@ pub trait Views: Send + Sync {
 
     /// A page of orders, newest first.
     fn orders_page(&self, question: &OrdersQuestion) -> Result<Page<OrderView>, ReadError>;
+
+    /// A page of the orders whose purchase has not come to its end, oldest first.
+    fn processes_page(&self, question: &ProcessesQuestion) -> Result<Page<OrderView>, ReadError>;
 
     /// Products by id.
     fn products(&self, ids: &[ProductId]) -> Result<HashMap<ProductId, ProductView>, ReadError>;

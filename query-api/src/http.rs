@@ -29,7 +29,7 @@ use crate::{
     limits,
     problem::{self, Refused},
     reader::Source,
-    schema::{self, ShopSchema},
+    schema::{self, ShopSchema, StuckAfter},
     shape::{self, Shape},
     viewer::Viewer,
 };
@@ -58,11 +58,18 @@ pub fn router(settings: QueryApi) -> Router {
         .route("/graphql", get(graphql).post(graphql))
         .layer(DefaultBodyLimit::max(body))
         .with_state(Api::new(settings));
-    if graphiql {
+    let routes = if graphiql {
         routes.route("/graphiql", get(explorer))
     } else {
         routes
-    }
+    };
+    routes.method_not_allowed_fallback(method_not_allowed)
+}
+
+/// The answer to any other method. The router adds which ones there are.
+async fn method_not_allowed(headers: HeaderMap) -> Response {
+    let (language, trace) = (crate::language::preferred(&headers), problem::trace_id(&headers));
+    Refused::Method.into_response(language, &trace)
 }
 
 async fn explorer() -> impl IntoResponse {
@@ -144,6 +151,7 @@ async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'st
     let mut question = Question::new(asked.query)
         .variables(asked.variables)
         .data(viewer)
+        .data(StuckAfter(api.settings.stuck_after))
         .data(language)
         .data(reader)
         .data(StartedFlag(Arc::clone(&started)));

@@ -74,6 +74,8 @@ pub struct QueryApi {
     pub limits: Limits,
     /// How long an answer may take.
     pub timeouts: Timeouts,
+    /// How long the payment provider may be silent before a person is asked to look.
+    pub stuck_after: Duration,
 }
 
 /// How large a question may be.

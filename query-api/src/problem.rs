@@ -20,6 +20,8 @@ pub(crate) enum Refused {
     ConsistencyToken(String),
     /// More bytes than allowed.
     TooLarge(usize),
+    /// Neither a question nor a page is asked for like this.
+    Method,
     /// Something else than JSON.
     MediaType,
     /// None of the forms that the caller takes is ours.
@@ -57,6 +59,7 @@ impl Refused {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Unreadable(_) | Self::ConsistencyToken(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::Busy | Self::TooSlow => StatusCode::SERVICE_UNAVAILABLE,
@@ -70,6 +73,7 @@ impl Refused {
             Self::Unreadable(_) => "unreadable-question",
             Self::ConsistencyToken(_) => "invalid-consistency-token",
             Self::TooLarge(_) => "body-too-large",
+            Self::Method => "method-not-allowed",
             Self::MediaType => "unsupported-media-type",
             Self::NotAcceptable => "not-acceptable",
             Self::Busy => "overloaded",
@@ -89,6 +93,8 @@ impl Refused {
             (Self::ConsistencyToken(_), Language::Korean) => "일관성 토큰이 올바르지 않습니다",
             (Self::TooLarge(_), Language::English) => "The request is too large",
             (Self::TooLarge(_), Language::Korean) => "요청이 너무 큽니다",
+            (Self::Method, Language::English) => "This method is not allowed here",
+            (Self::Method, Language::Korean) => "지원하지 않는 메서드입니다",
             (Self::MediaType, Language::English) => "The body must be JSON",
             (Self::MediaType, Language::Korean) => "본문은 JSON이어야 합니다",
             (Self::NotAcceptable, Language::English) => "The answer is JSON",
@@ -105,6 +111,7 @@ impl Refused {
             Self::Unauthenticated(_) => "log in again, or ask without an access token".to_owned(),
             Self::Unreadable(detail) | Self::ConsistencyToken(detail) => detail.clone(),
             Self::TooLarge(most) => format!("a request has at most {most} bytes"),
+            Self::Method => "the header `Allow` names the methods that are".to_owned(),
             Self::MediaType => "send the question with `Content-Type: application/json`".to_owned(),
             Self::NotAcceptable => "answers are application/graphql-response+json or application/json".to_owned(),
             Self::Busy => "try again in a moment".to_owned(),

@@ -4,7 +4,7 @@
 //! sees anything but products.
 
 use aggregates::{AccountId, Role};
-use projections::{OrderView, Scope};
+use projections::{Audience, OrderView, Scope};
 
 use crate::Principal;
 
@@ -50,6 +50,15 @@ impl Viewer {
     /// The asker, when it is a seller.
     pub(crate) fn seller(self) -> Option<AccountId> {
         self.0.filter(|asker| asker.role == Role::Seller).map(|asker| asker.account)
+    }
+
+    /// As whom an order is explained to the asker, who sees it.
+    pub(crate) fn audience(self, order: &OrderView) -> Audience {
+        match self.0 {
+            Some(Principal { role: Role::Admin, .. }) => Audience::Operator,
+            Some(Principal { account, .. }) if account == order.buyer => Audience::Buyer,
+            _ => Audience::Seller,
+        }
     }
 
     pub(crate) fn is_admin(self) -> bool {

@@ -252,8 +252,6 @@ async fn a_request_that_is_none_is_told_why() {
         )
         .await;
     assert_eq!(answer.status.as_u16(), 415);
-    let answer = shop.send(Request::delete("/graphql").body(Body::empty()).expect("a request")).await;
-    assert_eq!(answer.status.as_u16(), 405);
     let answer = shop
         .ask_with(Who::Nobody, "{ me { id } }", json!({}), &[("accept", "text/html")])
         .await;
@@ -271,6 +269,27 @@ async fn a_request_that_is_none_is_told_why() {
         let answer = shop.ask_with(Who::Nobody, "{ me { id } }", json!({}), &headers).await;
         assert_eq!(answer.json["traceId"] == id, goes_on, "{parent}");
     }
+}
+
+#[tokio::test]
+async fn any_other_method_is_told_which_ones_there_are() {
+    let shop = Shop::new().serve();
+    for (path, allowed) in [("/graphql", "GET,HEAD,POST"), ("/graphiql", "GET,HEAD")] {
+        for method in ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "NONSENSE"] {
+            let request = Request::builder().method(method).uri(path).header("accept-language", "en");
+            let answer = shop.send(request.body(Body::from("{}")).expect("a request")).await;
+            assert_eq!(answer.status.as_u16(), 405, "{method} {path}");
+            assert_eq!(answer.headers["allow"], allowed, "{method} {path}");
+            assert_eq!(answer.headers["content-type"], "application/problem+json", "{method} {path}");
+            assert_eq!(answer.json["code"], "method-not-allowed", "{method} {path}");
+            assert_eq!(answer.json["title"], "This method is not allowed here");
+        }
+    }
+    let posted = shop.send(Request::post("/graphiql").body(Body::empty()).expect("a request")).await;
+    assert_eq!(
+        (posted.status.as_u16(), posted.json["code"].as_str()),
+        (405, Some("method-not-allowed"))
+    );
 }
 
 #[tokio::test]

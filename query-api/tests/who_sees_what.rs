@@ -2,9 +2,9 @@
 
 mod support;
 
-use aggregates::{FailureCode, PaymentId, TrackingId};
+use aggregates::{FailureCode, OrderStatus, PaymentId, TrackingId};
 use serde_json::{Value, json};
-use support::{Shop, Who, order_id, product_id};
+use support::{STUCK_AFTER, Shop, Who, order_id, product_id};
 
 const ORDER: &str = "id orderNumber status version shippingAddress { recipient street city postalCode phone } total { amount currency }
     buyer { id name email phone role balance { amount } balanceEntries { edges { node { amount { amount } } } } }
@@ -231,4 +231,66 @@ async fn a_failure_is_told_in_the_language_of_the_asker() {
         english.data()["orders"]["nodes"][0]["failure"]["message"],
         "The balance is too small"
     );
+}
+
+const EXPLAIN: &str = "query ($id: ID!) { order(id: $id) { explain { status waitingFor until next } } }";
+
+#[tokio::test]
+async fn an_order_whose_provider_is_silent_says_until_when_and_what_follows() {
+    let mut shop = Shop::new();
+    shop.silence(1);
+    let bound = shop.order_and_payment(1).0.placed_at.after(STUCK_AFTER).to_string();
+    let shop = shop.serve();
+    let told = shop
+        .ask_with(Who::Buyer, EXPLAIN, json!({"id": order_id(1)}), &[("accept-language", "en")])
+        .await;
+    let told = &told.data()["order"]["explain"];
+    assert_eq!((&told["status"], &told["until"]), (&json!("PAYMENT_PENDING"), &json!(bound)));
+    let next = told["next"].as_str().expect("what follows");
+    assert!(
+        next.contains("a person of the shop looks at it") && next.ends_with("you can cancel it"),
+        "{next}"
+    );
+    assert_eq!(shop.memory.counted(), [("orders", 1), ("payments", 1)].into());
+}
+
+#[tokio::test]
+async fn only_an_admin_is_told_why_an_order_needs_a_person_and_what_can_be_done() {
+    let mut shop = Shop::new();
+    shop.stick(1, "the provider is silent");
+    let shop = shop.serve();
+    for (who, told) in [(Who::Buyer, false), (Who::Seller, false), (Who::Admin, true)] {
+        for language in ["ko", "en"] {
+            let answer = shop
+                .ask_with(who, EXPLAIN, json!({"id": order_id(1)}), &[("accept-language", language)])
+                .await;
+            let explained = answer.data()["order"]["explain"].clone();
+            assert_eq!(
+                (&explained["status"], &explained["until"]),
+                (&json!("NEEDS_ATTENTION"), &Value::Null)
+            );
+            let says = |member: &str, text: &str| explained[member].as_str().expect("a text").contains(text);
+            assert_eq!(says("waitingFor", "the provider is silent"), told, "{who:?}");
+            assert_eq!(says("next", "resolve"), told, "{who:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_order_that_has_not_ended_is_explained() {
+    for status in OrderStatus::ALL {
+        let mut shop = Shop::new();
+        shop.order_and_payment(1).0.status = status;
+        let shop = shop.serve();
+        let ended = matches!(status, OrderStatus::Delivered | OrderStatus::Cancelled | OrderStatus::Refunded);
+        for who in [Who::Buyer, Who::Seller, Who::Admin] {
+            let answer = shop.ask(who, EXPLAIN, json!({"id": order_id(1)})).await;
+            let explained = &answer.data()["order"]["explain"];
+            assert_eq!(
+                (explained["waitingFor"].is_null(), explained["next"].is_null()),
+                (ended, ended),
+                "{status:?}"
+            );
+        }
+    }
 }

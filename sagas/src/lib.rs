@@ -9,7 +9,7 @@ mod policies;
 pub mod purchase;
 
 pub use ask::{Ask, ProviderCall};
-pub use policies::policies;
+pub use policies::{order_of, policies, set_aside, taken_up};
 pub use purchase::{Purchase, PurchaseEvent, Step};
 
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub struct Settings {
     pub reservation_ttl: Duration,
     /// How long an order can be paid.
     pub payment_deadline: Duration,
+    /// How long the provider may leave a question unanswered before a person is asked to look.
+    pub stuck_after: Duration,
 }
 
 /// How long to wait before the next question about an outcome that is unknown, after so many questions; none after the last.

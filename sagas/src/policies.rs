@@ -1,7 +1,8 @@
 //! What follows from a single event, whatever happened before.
 
 use aggregates::{
-    AccountCommand, Command, CommerceEvent, EmailEvent, InventoryCommand, InventoryEvent, OrderId, ProductEvent, ProductId, WalletCommand,
+    AccountCommand, Command, CommerceEvent, EmailEvent, InventoryCommand, InventoryEvent, Obstacle, OrderCommand, OrderId, ProductEvent,
+    ProductId, WalletCommand,
 };
 use uuid::Uuid;
 
@@ -41,6 +42,53 @@ pub fn policies(event: &CommerceEvent, settings: &Settings) -> Vec<Ask> {
     }
 }
 
+/// What follows when a command of a process cannot be processed and is set aside as `input`.
+pub fn set_aside(command: &Command, input: Uuid, reason: &str) -> Option<Ask> {
+    let order = order_of(command)?;
+    let reason = format!("a step was set aside, because it cannot be done: {reason}");
+    Some(Ask::Tell(Command::Order(
+        order,
+        OrderCommand::NeedAttention {
+            cause: Obstacle::SetAside(input),
+            reason,
+        },
+    )))
+}
+
+/// What follows when a command that was set aside as `input` is done after all.
+pub fn taken_up(command: &Command, input: Uuid) -> Option<Ask> {
+    let order = order_of(command)?;
+    Some(Ask::Tell(Command::Order(
+        order,
+        OrderCommand::EndAttention {
+            cause: Obstacle::SetAside(input),
+        },
+    )))
+}
+
+/// The order whose purchase waits for what this command does.
+pub fn order_of(command: &Command) -> Option<OrderId> {
+    match command {
+        Command::Order(order, _) => Some(*order),
+        Command::Payment(payment, _) => Some(payment.order()),
+        Command::Inventory(
+            _,
+            InventoryCommand::Reserve { order, .. }
+            | InventoryCommand::Hold { order }
+            | InventoryCommand::Commit { order }
+            | InventoryCommand::Release { order }
+            | InventoryCommand::Expire { order, .. },
+        )
+        | Command::Wallet(_, WalletCommand::Debit { order, .. } | WalletCommand::Credit { order, .. }) => Some(*order),
+        Command::Inventory(..)
+        | Command::Wallet(..)
+        | Command::Product(..)
+        | Command::Account(..)
+        | Command::Email(..)
+        | Command::Session(..) => None,
+    }
+}
+
 /// A reservation with an expiry has a timer of its own, from its first moment to its last.
 fn reservation_expiry(product: ProductId, event: &InventoryEvent) -> Vec<Ask> {
     match event {
@@ -70,6 +118,7 @@ fn reservation_expiry(product: ProductId, event: &InventoryEvent) -> Vec<Ask> {
         | InventoryEvent::PriceChanged { .. }
         | InventoryEvent::NotOffered { .. }
         | InventoryEvent::NotHeld { .. }
+        | InventoryEvent::NotCommitted { .. }
         | InventoryEvent::ReleaseNoted { .. }
         | InventoryEvent::ReservationRefused { .. } => vec![],
     }

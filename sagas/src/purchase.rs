@@ -5,8 +5,9 @@
 //! While the provider is asked and has not answered, nothing is undone: first its word, then the way on.
 
 use aggregates::{
-    AccountId, Command, CommerceEvent, FailureCode, InventoryCommand, InventoryEvent, Money, OrderCommand, OrderEvent, OrderId,
-    PaymentCommand, PaymentEvent, PaymentId, PaymentKey, PaymentMethod, ProductId, Quantity, Timestamp, WalletCommand, WalletEvent,
+    AccountId, Command, CommerceEvent, FailureCode, InventoryCommand, InventoryEvent, Money, Obstacle, OrderCommand, OrderEvent, OrderId,
+    PaymentCommand, PaymentEvent, PaymentId, PaymentKey, PaymentMethod, ProductId, Quantity, Resolution, Timestamp, WalletCommand,
+    WalletEvent,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -55,6 +56,8 @@ pub enum Step {
         /// Why.
         failure: FailureCode,
     },
+    /// The order knows the prices at which its goods are promised.
+    Repriced,
     /// The payment is prepared.
     Prepared,
     /// An authorisation is there.
@@ -92,6 +95,9 @@ pub enum Step {
     Unknown {
         /// How many questions were asked.
         questions: u32,
+        /// When.
+        #[serde(default)]
+        at: Option<Timestamp>,
     },
     /// The provider is to be asked what became of the payment.
     StatusAsked {
@@ -120,6 +126,11 @@ pub enum Step {
         /// The line.
         product: ProductId,
     },
+    /// A line's goods could not be sold: nothing is promised.
+    NotCommitted {
+        /// The line.
+        product: ProductId,
+    },
     /// The time to pay is over.
     DeadlinePassed,
     /// Somebody does not want the order any more.
@@ -143,15 +154,38 @@ pub enum Step {
     ReversalUnknown {
         /// How often it was tried.
         attempts: u32,
+        /// When.
+        #[serde(default)]
+        at: Option<Timestamp>,
     },
     /// The money is back.
     Reversed,
-    /// The provider contradicts us: a person has to look.
+    /// The provider took another amount than it was asked for: a person has to look.
     Contradicted {
         /// What it says.
         reason: String,
     },
-    /// The order is confirmed, cancelled, or a person's.
+    /// The provider will not give the money back: a person has to look.
+    ReversalRefused {
+        /// What it says.
+        reason: String,
+    },
+    /// A person was asked to look, because of the provider.
+    Stuck,
+    /// The provider is not in the way any more.
+    Unstuck,
+    /// An operator lets it try again.
+    Resumed,
+    /// An operator has it undone.
+    CompensationRequested,
+    /// An operator says where the money is.
+    Resolved {
+        /// Where.
+        outcome: Resolution,
+    },
+    /// A person has found that the money was taken and given back.
+    Refunded,
+    /// The order is confirmed or cancelled.
     Ended,
 }
 
@@ -215,35 +249,67 @@ enum Funds {
     Asked,
     /// The provider says that it took nothing; it was asked before, so it might still.
     NotCharged,
+    /// The balance has paid, and the payment does not know it yet.
+    Debited,
     /// Taken.
     Captured,
     /// Refused for good.
     Declined,
+    /// Another amount was taken than was asked for.
+    Contradicted,
     /// Being given back.
     Reversing,
+    /// The balance has it back, and the payment does not know it yet.
+    Credited,
     /// Given back.
     Reversed,
 }
 
 impl Funds {
-    /// Whether somebody else has the next word: the provider, or those who sell the goods.
+    /// Whether somebody else has the next word: the provider, those who sell the goods, or a person.
     fn under_way(self) -> bool {
-        matches!(self, Self::Asked | Self::Captured | Self::Reversing)
+        matches!(self, Self::Asked) || self.taken()
+    }
+
+    /// Whether it is known that the money was taken.
+    fn taken(self) -> bool {
+        matches!(
+            self,
+            Self::Debited | Self::Captured | Self::Contradicted | Self::Reversing | Self::Credited
+        )
     }
 }
 
 /// A purchase's memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own that it remembers")]
 pub struct Purchase {
     order: OrderId,
     placed: Option<Box<Placed>>,
     money: Funds,
     until: Option<Timestamp>,
+    /// Since when the provider gives no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    silent_since: Option<Timestamp>,
+    /// A person was asked to look, because of the provider.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    stuck: bool,
     failure: Option<(FailureCode, Option<ProductId>)>,
+    /// The order knows the prices at which its goods are promised.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    repriced: bool,
     ended: bool,
+    /// How many questions were asked about the money since then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    watched: u32,
     /// The last step was no news.
     #[serde(skip)]
     repeated: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Which purchase an event concerns, and what it learns from it.
@@ -298,8 +364,23 @@ fn interpret_order(event: &OrderEvent) -> Option<Step> {
         }),
         OrderEvent::PaymentExpired {} => Some(Step::DeadlinePassed),
         OrderEvent::CancellationRequested { by, .. } => Some(Step::CancellationRequested { by: *by }),
-        OrderEvent::Confirmed { .. } | OrderEvent::Cancelled { .. } | OrderEvent::AttentionNeeded { .. } => Some(Step::Ended),
-        OrderEvent::Repriced { .. } | OrderEvent::AwaitingPayment { .. } => None,
+        OrderEvent::Resumed { .. } => Some(Step::Resumed),
+        OrderEvent::CompensationRequested { .. } => Some(Step::CompensationRequested),
+        OrderEvent::Resolved { outcome, .. } => Some(Step::Resolved { outcome: *outcome }),
+        OrderEvent::Confirmed { .. } | OrderEvent::Cancelled { .. } => Some(Step::Ended),
+        OrderEvent::AttentionNeeded {
+            cause: Obstacle::Provider, ..
+        } => Some(Step::Stuck),
+        OrderEvent::AttentionEnded { cause: Obstacle::Provider } => Some(Step::Unstuck),
+        OrderEvent::Repriced { .. } => Some(Step::Repriced),
+        OrderEvent::AttentionNeeded {
+            cause: Obstacle::SetAside(_),
+            ..
+        }
+        | OrderEvent::AttentionEnded {
+            cause: Obstacle::SetAside(_),
+        }
+        | OrderEvent::AwaitingPayment { .. } => None,
     }
 }
 
@@ -338,6 +419,7 @@ fn interpret_inventory(product: ProductId, event: &InventoryEvent) -> Option<(Or
         InventoryEvent::Held { order } => Some((*order, Step::Held { product })),
         InventoryEvent::NotHeld { order } | InventoryEvent::Expired { order, .. } => Some((*order, Step::Expired { product })),
         InventoryEvent::Committed { order, .. } => Some((*order, Step::Committed { product })),
+        InventoryEvent::NotCommitted { order } => Some((*order, Step::NotCommitted { product })),
         InventoryEvent::Released { order, .. } => Some((*order, Step::Released { product })),
         InventoryEvent::Opened { .. }
         | InventoryEvent::Received { .. }
@@ -362,7 +444,13 @@ fn interpret_payment(event: &PaymentEvent, at: Timestamp) -> Option<(OrderId, St
                 attempt: *attempt,
             },
         ),
-        PaymentEvent::OutcomeUnknown { order, questions, .. } => (order, Step::Unknown { questions: *questions }),
+        PaymentEvent::OutcomeUnknown { order, questions, .. } => (
+            order,
+            Step::Unknown {
+                questions: *questions,
+                at: Some(at),
+            },
+        ),
         PaymentEvent::StatusAsked {
             order,
             payment_key,
@@ -391,11 +479,17 @@ fn interpret_payment(event: &PaymentEvent, at: Timestamp) -> Option<(OrderId, St
                 attempt: *attempt,
             },
         ),
-        PaymentEvent::ReversalUnknown { order, attempts, .. } => (order, Step::ReversalUnknown { attempts: *attempts }),
+        PaymentEvent::ReversalUnknown { order, attempts, .. } => (
+            order,
+            Step::ReversalUnknown {
+                attempts: *attempts,
+                at: Some(at),
+            },
+        ),
         PaymentEvent::Reversed { order, .. } => (order, Step::Reversed),
         PaymentEvent::ReversalRefused { order, code, message } => (
             order,
-            Step::Contradicted {
+            Step::ReversalRefused {
                 reason: format!("the provider refuses to give the money back: {code} {message}"),
             },
         ),
@@ -405,6 +499,14 @@ fn interpret_payment(event: &PaymentEvent, at: Timestamp) -> Option<(OrderId, St
                 reason: format!("the provider took {found} where {expected} was asked for"),
             },
         ),
+        PaymentEvent::Resolved { order, outcome, .. } => {
+            let step = match outcome {
+                Resolution::Charged => Step::Captured,
+                Resolution::NotCharged => Step::Declined,
+                Resolution::Refunded => Step::Refunded,
+            };
+            (order, step)
+        }
         PaymentEvent::Expired { .. } | PaymentEvent::Cancelled { .. } => return None,
     };
     Some((*order, step))
@@ -429,6 +531,7 @@ impl Purchase {
                 }
                 news
             }
+            Step::Repriced => !std::mem::replace(&mut self.repriced, true),
             Step::Prepared => self.funds(Funds::None, Funds::Prepared),
             Step::Submitted { payment_key, until } => self.submitted(payment_key, *until),
             Step::Held { product } => self.goods(*product, Goods::Reserved, Goods::Held),
@@ -443,30 +546,40 @@ impl Purchase {
                 self.goods(*product, Goods::Reserved, Goods::Gone) || self.goods(*product, Goods::Held, Goods::Gone)
             }
             Step::Committed { product } => self.goods(*product, Goods::Held, Goods::Sold),
+            // One that was asked for twice was sold the first time.
+            Step::NotCommitted { product } => self.goods(*product, Goods::Held, Goods::Held),
             // Its repeat is told from a new attempt by the provider's idempotency key.
             Step::Requested { .. } => {
                 self.funds(Funds::Prepared, Funds::Asked) || self.funds(Funds::NotCharged, Funds::Asked) || self.money == Funds::Asked
             }
             Step::NotCharged { at, .. } => {
-                if !self.ended && self.funds(Funds::Asked, Funds::NotCharged) && self.until.is_some_and(|until| *at >= until) {
-                    self.fail(FailureCode::PaymentExpired, None);
+                self.silent_since = None;
+                let open = matches!(self.money, Funds::Asked | Funds::NotCharged);
+                if open && !self.ended {
+                    self.money = Funds::NotCharged;
+                    if self.is_too_late(*at) {
+                        self.fail(FailureCode::PaymentExpired, None);
+                    }
                 }
-                matches!(self.money, Funds::Asked | Funds::NotCharged)
+                open
             }
             Step::DebitRefused => {
                 self.fail(FailureCode::InsufficientBalance, None);
                 true
             }
             Step::Captured => {
-                let news = !matches!(self.money, Funds::Captured | Funds::Reversing | Funds::Reversed);
+                let news = !matches!(self.money, Funds::Captured | Funds::Reversing | Funds::Credited | Funds::Reversed);
                 if news {
+                    self.silent_since = None;
                     self.money = Funds::Captured;
                 }
                 news
             }
             Step::Declined => {
-                let news = !matches!(self.money, Funds::Declined | Funds::Captured | Funds::Reversing | Funds::Reversed);
+                let known = matches!(self.money, Funds::Declined | Funds::Reversed) || self.money.taken();
+                let news = !known || self.money == Funds::Contradicted;
                 if news {
+                    self.silent_since = None;
                     self.money = Funds::Declined;
                     self.fail(FailureCode::PaymentDeclined, None);
                 }
@@ -485,16 +598,70 @@ impl Purchase {
             }
             // The balance gives back once; a provider may have to be asked again, and knows the repeat by its key.
             Step::ReversalRequested { payment_key, .. } => {
-                self.funds(Funds::Captured, Funds::Reversing) || (payment_key.is_some() && self.money == Funds::Reversing)
+                self.funds(Funds::Captured, Funds::Reversing)
+                    || self.funds(Funds::Contradicted, Funds::Reversing)
+                    || (payment_key.is_some() && self.money == Funds::Reversing)
             }
-            Step::Reversed => self.funds(Funds::Reversing, Funds::Reversed),
+            Step::Reversed => {
+                self.silent_since = None;
+                self.funds(Funds::Reversing, Funds::Reversed) || self.funds(Funds::Credited, Funds::Reversed)
+            }
+            Step::Debited => self.funds(Funds::Prepared, Funds::Debited) || !self.money.taken(),
+            Step::Credited => self.funds(Funds::Reversing, Funds::Credited),
+            Step::Refunded => {
+                let news = self.money != Funds::Reversed;
+                self.silent_since = None;
+                self.money = Funds::Reversed;
+                self.fail(FailureCode::CancelledByShop, None);
+                news
+            }
+            Step::Unknown { at, .. } | Step::ReversalUnknown { at, .. } => {
+                self.silent_since = self.silent_since.or(*at);
+                true
+            }
+            Step::Contradicted { .. } => {
+                let news = !self.money.taken() && self.money != Funds::Reversed;
+                if news {
+                    self.silent_since = None;
+                    self.money = Funds::Contradicted;
+                }
+                news
+            }
+            Step::ReversalRefused { .. } => {
+                self.silent_since = None;
+                self.money == Funds::Reversing
+            }
+            Step::Stuck => !std::mem::replace(&mut self.stuck, true),
+            Step::Unstuck => std::mem::take(&mut self.stuck),
+            Step::Resumed => {
+                (self.silent_since, self.stuck) = (None, false);
+                // What contradicted us is asked again.
+                if self.failure.is_none() {
+                    self.funds(Funds::Contradicted, Funds::Asked);
+                }
+                true
+            }
+            Step::CompensationRequested => {
+                (self.silent_since, self.stuck) = (None, false);
+                // Once the goods are being sold it is too late.
+                if !self.selling() {
+                    self.fail(FailureCode::CancelledByShop, None);
+                }
+                true
+            }
             Step::Ended => !std::mem::replace(&mut self.ended, true),
-            Step::Debited
-            | Step::Credited
-            | Step::Unknown { .. }
-            | Step::StatusAsked { .. }
-            | Step::ReversalUnknown { .. }
-            | Step::Contradicted { .. } => true,
+            Step::Resolved { outcome } => {
+                self.stuck = false;
+                // Nobody was asked for money, and nobody is going to be.
+                if *outcome != Resolution::Charged && matches!(self.money, Funds::None | Funds::Prepared) {
+                    self.fail(FailureCode::CancelledByShop, None);
+                }
+                true
+            }
+            Step::StatusAsked { .. } => {
+                self.watched += u32::from(self.ended);
+                true
+            }
         }
     }
 
@@ -503,12 +670,34 @@ impl Purchase {
         let Some(placed) = self.placed.as_deref().filter(|_| !self.repeated) else {
             return vec![];
         };
+        // The provider has spoken: whatever it said, nobody has to ask it any more.
+        let clear = matches!(
+            step,
+            Step::Captured | Step::Declined | Step::NotCharged { .. } | Step::Reversed | Step::Refunded
+        );
+        let cause = Obstacle::Provider;
+        let goes_on = (self.stuck && clear).then(|| self.tell_order(OrderCommand::EndAttention { cause }));
+        goes_on.into_iter().chain(self.follow(step, placed, at, settings)).collect()
+    }
+
+    fn follow(&self, step: &Step, placed: &Placed, at: Timestamp, settings: &Settings) -> Vec<Ask> {
         match step {
+            // What was asked for before the end and comes after it, or is promised a second time, is undone by itself.
+            Step::Reserved { product, .. } if self.ended || placed.is_over(*product) => {
+                vec![Ask::Tell(Command::Inventory(
+                    *product,
+                    InventoryCommand::Release { order: self.order },
+                ))]
+            }
+
             // The way forward.
             Step::Placed(_) if self.failure.is_none() => self.reserve_next(placed, settings),
             Step::Reserved { .. } if self.failure.is_none() => self.reserve_next(placed, settings),
+            Step::Repriced if self.failure.is_none() => self.prepare_payment(placed),
             Step::Prepared if self.failure.is_none() => self.begin_payment(placed, settings),
             Step::Submitted { .. } | Step::Held { .. } if self.failure.is_none() => self.hold_or_request(placed),
+            // It was put off until too late: nothing is attempted any more, and an earlier attempt may have been made.
+            Step::Requested { .. } if self.is_too_late(at) => vec![self.tell_payment(PaymentCommand::AskStatus)],
             Step::Requested {
                 amount,
                 payment_key,
@@ -520,14 +709,12 @@ impl Purchase {
                 amount: *amount,
                 attempt: *attempt,
             })],
-            Step::Debited => vec![self.tell_payment(PaymentCommand::RecordCapture { amount: placed.total })],
+            Step::Debited => vec![self.record_debit(placed)],
             Step::Captured if self.selling() && !self.ended => self.commit(placed),
-            Step::Committed { .. } if placed.lines.iter().all(|line| line.goods == Goods::Sold) => {
-                vec![self.tell_order(OrderCommand::Confirm { payment: self.payment() })]
-            }
+            Step::Committed { .. } if placed.sold() => self.confirm(),
 
             // The unknown: ask until the provider says what it did.
-            Step::Unknown { questions } => self.ask_later(*questions, at),
+            Step::Unknown { questions, .. } => self.ask_later(*questions, at, settings),
             Step::StatusAsked { payment_key, question } => vec![Ask::Provider(ProviderCall::Status {
                 payment: self.payment(),
                 order: self.order,
@@ -535,16 +722,16 @@ impl Purchase {
                 amount: placed.total,
                 question: *question,
             })],
-            Step::NotCharged { questions, .. } if self.ended => {
+            Step::NotCharged { .. } if self.ended => {
                 // It may have been asked while the order was coming to its end.
                 let close = self.close_payment();
-                close.into_iter().chain(self.watch(*questions, at)).collect()
+                close.into_iter().chain(self.watch(at)).collect()
             }
             Step::NotCharged { .. } if self.failure.is_none() => vec![self.tell_payment(PaymentCommand::Repeat)],
-            Step::NotCharged { questions, .. } => {
+            Step::NotCharged { .. } => {
                 let mut asks = self.undo(placed);
                 // The request may still be under way somewhere: money that turns up later is given back.
-                asks.extend(self.watch(*questions, at));
+                asks.extend(self.watch(at));
                 asks
             }
 
@@ -561,18 +748,26 @@ impl Purchase {
                 attempt,
             } => self.reverse(placed, payment_key.as_ref(), *amount, *attempt),
             Step::Credited => vec![self.tell_payment(PaymentCommand::RecordReversal)],
-            Step::ReversalUnknown { attempts } => {
-                let due = at.after(question_delay(*attempts).unwrap_or(DAY));
-                vec![self.set_timer(b"reversal", due, self.payment_command(PaymentCommand::Reverse))]
+            Step::ReversalUnknown { attempts, .. } => {
+                let due = self.before_a_person_looks(at, at.after(question_delay(*attempts).unwrap_or(DAY)), settings);
+                let again = self.set_timer(b"reversal", due, self.payment_command(PaymentCommand::Reverse));
+                let stuck = self.stuck(at, settings, "given back");
+                stuck.into_iter().chain([again]).collect()
             }
-            Step::Contradicted { reason } => vec![self.tell_order(OrderCommand::NeedAttention { reason: reason.clone() })],
-            // What was asked for before the end and comes after it is undone by itself.
-            Step::Reserved { product, .. } if self.ended => {
-                vec![Ask::Tell(Command::Inventory(
-                    *product,
-                    InventoryCommand::Release { order: self.order },
-                ))]
+
+            // A person's turn.
+            Step::Contradicted { reason } => vec![Ask::CancelTimer { id: self.timer(STATUS) }, self.need_attention(reason)],
+            Step::ReversalRefused { reason } => vec![self.need_attention(reason)],
+            Step::NotCommitted { product } => {
+                vec![self.need_attention(&format!("nothing is promised of product {product} that could be sold"))]
             }
+            Step::CompensationRequested if self.selling() => {
+                vec![self.need_attention("it is paid and its goods are being sold: it can only go forward")]
+            }
+            Step::Resumed | Step::CompensationRequested => self.go_on(placed, at, settings),
+            Step::Resolved { outcome } => self.resolve(*outcome, placed, at, settings),
+            // What was left over because it was set aside.
+            Step::Reversed | Step::Refunded | Step::Declined if self.ended => self.undo_begun(placed),
             Step::Prepared if self.ended => vec![self.tell_payment(PaymentCommand::Cancel)],
             // The provider was asked, or the goods are being sold: its word, or the sale, comes first.
             Step::CancellationRequested { .. } | Step::Expired { .. } if self.money.under_way() => vec![],
@@ -587,6 +782,7 @@ impl Purchase {
             | Step::DeadlinePassed
             | Step::CancellationRequested { .. }
             | Step::Reversed
+            | Step::Refunded
                 if !self.ended =>
             {
                 self.undo(placed)
@@ -601,10 +797,14 @@ impl Purchase {
             | Step::Expired { .. }
             | Step::Released { .. }
             | Step::Committed { .. }
+            | Step::Repriced
             | Step::Declined
             | Step::DeadlinePassed
             | Step::CancellationRequested { .. }
             | Step::Reversed
+            | Step::Refunded
+            | Step::Stuck
+            | Step::Unstuck
             | Step::Ended => vec![],
         }
     }
@@ -640,6 +840,11 @@ impl Purchase {
 
     fn timer(&self, name: &[u8]) -> Uuid {
         Uuid::new_v5(&self.order.uuid(), name)
+    }
+
+    /// Whether an attempt to pay may not be repeated any more.
+    fn is_too_late(&self, at: Timestamp) -> bool {
+        self.until.is_some_and(|until| at >= until)
     }
 
     /// Remembers why it fails, and says whether that was not known before.
@@ -694,6 +899,10 @@ impl Purchase {
     fn reserved(&mut self, product: ProductId, price: Money) -> bool {
         let Some(placed) = &mut self.placed else { return false };
         let held = placed.pays_at_once();
+        // Promised once more than was asked for: that is news too.
+        if placed.is_over(product) {
+            return true;
+        }
         let Some(line) = placed
             .lines
             .iter_mut()
@@ -750,8 +959,11 @@ impl Purchase {
             amount: placed.total,
             method: placed.method,
         };
-        let reprice = (!prices.is_empty()).then(|| self.tell_order(OrderCommand::Reprice { prices }));
-        reprice.into_iter().chain([self.tell_payment(prepare)]).collect()
+        // The order knows what it costs before anybody is asked to pay it.
+        if !prices.is_empty() && !self.repriced {
+            return vec![self.tell_order(OrderCommand::Reprice { prices })];
+        }
+        vec![self.tell_payment(prepare)]
     }
 
     fn begin_payment(&self, placed: &Placed, settings: &Settings) -> Vec<Ask> {
@@ -806,11 +1018,19 @@ impl Purchase {
 
     fn commit(&self, placed: &Placed) -> Vec<Ask> {
         let commit = |line: &Line| Ask::Tell(Command::Inventory(line.product, InventoryCommand::Commit { order: self.order }));
-        placed.lines.iter().map(commit).collect()
+        placed.lines.iter().filter(|line| line.goods != Goods::Sold).map(commit).collect()
     }
 
-    fn ask_later(&self, questions: u32, at: Timestamp) -> Vec<Ask> {
-        let delay = match (question_delay(questions), self.ended) {
+    fn record_debit(&self, placed: &Placed) -> Ask {
+        self.tell_payment(PaymentCommand::RecordCapture { amount: placed.total })
+    }
+
+    fn confirm(&self) -> Vec<Ask> {
+        vec![self.tell_order(OrderCommand::Confirm { payment: self.payment() })]
+    }
+
+    fn ask_later(&self, questions: u32, at: Timestamp, settings: &Settings) -> Vec<Ask> {
+        let delay = match (question_delay(if self.ended { self.watched + 1 } else { questions }), self.ended) {
             (Some(delay), _) => delay,
             (None, false) => DAY,
             (None, true) => return vec![],
@@ -822,14 +1042,89 @@ impl Purchase {
         // Asked at the deadline too, so that no order waits beyond it for the next question of the schedule.
         let due = at.after(delay);
         let due = self.until.filter(|until| at < *until).map_or(due, |until| due.min(until));
-        vec![self.set_timer(b"status", due, ask)]
+        let again = self.set_timer(STATUS, self.before_a_person_looks(at, due, settings), ask);
+        let stuck = if self.ended { None } else { self.stuck(at, settings, "taken") };
+        stuck.into_iter().chain([again]).collect()
     }
 
-    /// After the end: asks on for as long as the schedule goes, in case the money turns up.
-    fn watch(&self, questions: u32, at: Timestamp) -> Vec<Ask> {
+    /// Asks for a person once the provider has been silent for too long. It is asked on nevertheless.
+    fn stuck(&self, at: Timestamp, settings: &Settings, what: &str) -> Option<Ask> {
+        let since = self.silent_since?;
+        let too_long = at >= since.after(settings.stuck_after);
+        too_long.then(|| {
+            self.need_attention(&format!(
+                "the provider has given no clear answer since {since}: nobody knows whether the money was {what}"
+            ))
+        })
+    }
+
+    /// Tried once more right before a person is asked to look.
+    fn before_a_person_looks(&self, at: Timestamp, due: Timestamp, settings: &Settings) -> Timestamp {
+        let bound = self.silent_since.map(|since| since.after(settings.stuck_after));
+        bound.filter(|bound| at < *bound).map_or(due, |bound| due.min(bound))
+    }
+
+    fn need_attention(&self, reason: &str) -> Ask {
+        self.tell_order(OrderCommand::NeedAttention {
+            cause: Obstacle::Provider,
+            reason: reason.to_owned(),
+        })
+    }
+
+    /// Asks again for what comes next, wherever it stands: what was asked before and did happen is not done twice.
+    fn go_on(&self, placed: &Placed, at: Timestamp, settings: &Settings) -> Vec<Ask> {
+        let undo = self.failure.is_some();
+        match self.money {
+            Funds::Asked => vec![self.tell_payment(PaymentCommand::AskStatus)],
+            Funds::Captured if !undo && self.ended => vec![],
+            Funds::Captured if !undo && placed.sold() => self.confirm(),
+            Funds::Captured if !undo => self.commit(placed),
+            Funds::Debited => vec![self.record_debit(placed)],
+            Funds::Credited => vec![self.tell_payment(PaymentCommand::RecordReversal)],
+            // A wallet does what it is asked, each time: it is never asked twice.
+            Funds::Prepared if !undo && !self.ended && placed.method == PaymentMethod::Balance => {
+                vec![self.need_attention("the balance was asked to pay: retry the step that was set aside, or compensate")]
+            }
+            Funds::Reversing if placed.method == PaymentMethod::Balance => {
+                vec![self.need_attention("the balance was asked to take the money back: retry the step that was set aside")]
+            }
+            Funds::Captured | Funds::Contradicted | Funds::Reversing => vec![self.tell_payment(PaymentCommand::Reverse)],
+            _ if self.ended => self.undo_begun(placed),
+            // What comes too late is not repeated: the provider is asked what became of it, for the last time.
+            Funds::NotCharged if !undo && self.is_too_late(at) => vec![self.tell_payment(PaymentCommand::AskStatus)],
+            Funds::NotCharged if !undo => vec![self.tell_payment(PaymentCommand::Repeat)],
+            Funds::NotCharged => self.undo(placed).into_iter().chain(self.watch(at)).collect(),
+            Funds::None if !undo => self.reserve_next(placed, settings),
+            Funds::Prepared if !undo && self.until.is_some() => self.hold_or_request(placed),
+            Funds::Prepared if !undo => self.begin_payment(placed, settings),
+            Funds::None | Funds::Prepared | Funds::Declined | Funds::Reversed => self.undo(placed),
+        }
+    }
+
+    /// A person's word takes the place of the provider's where that is missing.
+    fn resolve(&self, outcome: Resolution, placed: &Placed, at: Timestamp, settings: &Settings) -> Vec<Ask> {
+        match self.money {
+            Funds::Asked | Funds::NotCharged | Funds::Contradicted => vec![self.tell_payment(PaymentCommand::Resolve { outcome })],
+            Funds::Captured if self.selling() => self.go_on(placed, at, settings),
+            Funds::Captured | Funds::Reversing if outcome == Resolution::Refunded => {
+                vec![self.tell_payment(PaymentCommand::Resolve { outcome })]
+            }
+            Funds::Captured | Funds::Reversing => {
+                vec![self.need_attention(
+                    "the provider has the money and nobody wants the goods: it has to be given back, and resolved as REFUNDED",
+                )]
+            }
+            Funds::None | Funds::Prepared | Funds::Debited | Funds::Declined | Funds::Credited | Funds::Reversed => {
+                self.go_on(placed, at, settings)
+            }
+        }
+    }
+
+    /// After the end: asks on for as long as the schedule goes, counted from the end, in case the money turns up.
+    fn watch(&self, at: Timestamp) -> Vec<Ask> {
         let ask = self.payment_command(PaymentCommand::AskStatus);
-        question_delay(questions.max(1))
-            .map(|delay| self.set_timer(b"status", at.after(delay), ask))
+        question_delay(self.watched + 1)
+            .map(|delay| self.set_timer(STATUS, at.after(delay), ask))
             .into_iter()
             .collect()
     }
@@ -862,6 +1157,11 @@ impl Purchase {
     /// Everything that was begun is undone, and the order says why.
     fn undo(&self, placed: &Placed) -> Vec<Ask> {
         let Some((failure, product)) = self.failure else { return vec![] };
+        let cancel = self.tell_order(OrderCommand::Cancel { failure, product });
+        self.undo_begun(placed).into_iter().chain([cancel]).collect()
+    }
+
+    fn undo_begun(&self, placed: &Placed) -> Vec<Ask> {
         let release = |line: &Line| Ask::Tell(Command::Inventory(line.product, InventoryCommand::Release { order: self.order }));
         let promised = placed
             .lines
@@ -874,12 +1174,22 @@ impl Purchase {
         if self.money == Funds::Prepared {
             asks.push(Ask::CancelTimer { id: self.timer(DEADLINE) });
         }
-        asks.push(self.tell_order(OrderCommand::Cancel { failure, product }));
         asks
     }
 }
 
 impl Placed {
+    /// Whether a line's goods are sold, or not promised any more.
+    fn is_over(&self, product: ProductId) -> bool {
+        self.lines
+            .iter()
+            .any(|line| line.product == product && matches!(line.goods, Goods::Sold | Goods::Gone))
+    }
+
+    fn sold(&self) -> bool {
+        self.lines.iter().all(|line| line.goods == Goods::Sold)
+    }
+
     /// Whether the payment follows without waiting for the buyer.
     fn pays_at_once(&self) -> bool {
         self.method == PaymentMethod::Balance || self.payment_key.is_some()
@@ -895,4 +1205,5 @@ impl Placed {
 }
 
 const DEADLINE: &[u8] = b"deadline";
+const STATUS: &[u8] = b"status";
 const DAY: std::time::Duration = std::time::Duration::from_hours(24);

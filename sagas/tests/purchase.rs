@@ -5,10 +5,11 @@ mod world;
 use std::time::Duration;
 
 use aggregates::{
-    Command, CommerceEvent, FailureCode, InventoryCommand, InventoryEvent, OrderCommand, OrderStatus, PaymentCommand, PaymentId,
-    PaymentStatus, PlaceOrder, ProductCommand, Quantity, WalletCommand,
+    AccountId, Command, CommerceEvent, FailureCode, InventoryCommand, InventoryEvent, Obstacle, OrderCommand, OrderStatus, PaymentCommand,
+    PaymentId, PaymentStatus, PlaceOrder, ProductCommand, Quantity, Resolution, Sealed, Timestamp, WalletCommand,
 };
 use sagas::ProviderCall;
+use uuid::Uuid;
 use world::{Answer, BALANCE, BUYER, DAY, MINUTE, ON_HAND, ORDER, SELLER, World, card_order, key, krw, order, product};
 
 fn with_key(place: PlaceOrder) -> PlaceOrder {
@@ -414,6 +415,7 @@ fn a_cancellation_that_comes_when_the_money_is_taken_is_too_late() {
 fn an_unknown_outcome_is_asked_for_at_once_then_ever_more_rarely_and_once_a_day_for_as_long_as_it_takes() {
     let mut world = World::new();
     world.settings.payment_deadline = 60 * DAY;
+    world.settings.stuck_after = 60 * DAY;
     world.place(with_key(card_order(&[1])));
     world.run();
     world.answer(Answer::Unknown);
@@ -520,6 +522,7 @@ fn money_that_turns_up_after_the_buyer_cancelled_goes_back() {
 #[test]
 fn a_reversal_without_an_answer_is_repeated_under_the_same_key_until_there_is_one() {
     let mut world = cancelling();
+    world.settings.stuck_after = 60 * DAY;
     world.answer(Answer::Charged(1_000));
     let first = world.answer(Answer::NotReturned);
     for (attempt, seconds) in [1, 2, 5, 15, 60, 300, 3_600, 86_400].into_iter().enumerate() {
@@ -554,6 +557,261 @@ fn a_charge_of_another_amount_needs_a_person() {
         Some("the provider took 10000 KRW where 1000 KRW was asked for")
     );
     assert_eq!(world.count("payment.captured"), 0);
+}
+
+// A person's turn.
+
+fn operator() -> AccountId {
+    AccountId::new(Uuid::from_u128(0x0b))
+}
+
+fn resume() -> OrderCommand {
+    OrderCommand::Resume { by: operator() }
+}
+
+fn compensate() -> OrderCommand {
+    OrderCommand::Compensate {
+        by: operator(),
+        reason: Sealed::new("sealed"),
+    }
+}
+
+fn resolve(outcome: Resolution) -> OrderCommand {
+    OrderCommand::Resolve {
+        by: operator(),
+        outcome,
+        reason: Sealed::new("sealed"),
+    }
+}
+
+fn set_aside() -> OrderCommand {
+    OrderCommand::NeedAttention {
+        cause: Obstacle::SetAside(Uuid::nil()),
+        reason: "set aside".to_owned(),
+    }
+}
+
+/// The provider was asked for the money and has been silent for a day.
+fn stuck() -> World {
+    let mut world = World::with(with_key(card_order(&[1])));
+    silent_for_a_day(&mut world, Answer::Unknown);
+    world
+}
+
+/// The provider gives no answer until a person is asked to look.
+fn silent_for_a_day(world: &mut World, silence: Answer) {
+    let begun = world.now;
+    world.answer(silence);
+    while world.status() != OrderStatus::NeedsAttention {
+        if world.calls.is_empty() {
+            world.wait();
+        }
+        world.answer(silence);
+    }
+    assert_eq!(world.now, begun.after(DAY), "after a day exactly");
+}
+
+/// The provider has the money, will not give it back, and nobody wants the goods.
+fn not_given_back() -> World {
+    let mut world = cancelling();
+    world.answer(Answer::Charged(1_000));
+    world.answer(Answer::Refused);
+    world
+}
+
+#[test]
+fn a_payment_that_stays_unknown_is_stuck_after_a_day_exactly_and_is_asked_about_on() {
+    let mut world = stuck();
+    assert_eq!(world.now, Timestamp::default().after(DAY));
+    assert_eq!(
+        world.order().attention(),
+        Some("the provider has given no clear answer since 1970-01-01T00:00:00Z: nobody knows whether the money was taken")
+    );
+    assert_eq!(world.stock(1), (ON_HAND, 1), "the goods stay until it is known");
+    // It goes on by itself if the provider speaks at last.
+    assert_eq!(world.wait(), Some(DAY));
+    world.answer(Answer::Charged(1_000));
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+    assert_eq!(world.order().attention(), None);
+    assert_eq!(world.count("order.attention_needed"), 1);
+}
+
+#[test]
+fn resumed_it_asks_at_once_and_is_stuck_again_a_day_later() {
+    let mut world = stuck();
+    world.operator(resume());
+    assert_eq!(world.status(), OrderStatus::PaymentPending);
+    assert!(matches!(world.calls.as_slice(), [ProviderCall::Status { .. }]));
+    silent_for_a_day(&mut world, Answer::Unknown);
+    // And what nobody waits for is not done.
+    world.operator(resolve(Resolution::NotCharged));
+    world.assert_undone(FailureCode::PaymentDeclined);
+    let refused = world.tell(Command::Order(ORDER, resume())).expect_err("it has ended");
+    assert_eq!(refused.code, "order-not-stuck");
+}
+
+#[test]
+fn compensated_it_is_undone_as_soon_as_it_is_known_what_was_taken() {
+    for (answer, reversed) in [(Answer::Charged(1_000), 1), (Answer::NotCharged, 0)] {
+        let mut world = stuck();
+        world.operator(compensate());
+        assert_eq!(world.status(), OrderStatus::Cancelling);
+        world.answer(answer);
+        if reversed == 1 {
+            world.answer(Answer::Returned);
+        }
+        world.assert_undone(FailureCode::CancelledByShop);
+        assert_eq!(world.count("payment.reversed"), reversed);
+    }
+}
+
+#[test]
+fn a_person_s_word_ends_what_the_provider_did_not_say() {
+    let mut world = stuck();
+    world.operator(resolve(Resolution::Charged));
+    assert_eq!(
+        (world.status(), world.payment().status()),
+        (OrderStatus::Confirmed, PaymentStatus::Captured)
+    );
+    assert_eq!(world.stock(1), (ON_HAND - 1, 0));
+
+    let mut world = stuck();
+    world.operator(resolve(Resolution::NotCharged));
+    assert_eq!(world.payment().status(), PaymentStatus::Declined);
+    world.assert_undone(FailureCode::PaymentDeclined);
+
+    let mut world = stuck();
+    world.operator(resolve(Resolution::Refunded));
+    assert_eq!(
+        (world.status(), world.failure()),
+        (OrderStatus::Cancelled, Some(FailureCode::CancelledByShop))
+    );
+    assert_eq!((world.payment().status(), world.stock(1)), (PaymentStatus::Reversed, (ON_HAND, 0)));
+}
+
+#[test]
+fn money_that_was_taken_after_all_goes_back_whatever_a_person_said() {
+    let mut world = stuck();
+    world.operator(resolve(Resolution::NotCharged));
+    world.hear(PaymentId::for_order(ORDER), Answer::Charged(1_000));
+    world.run();
+    assert!(matches!(world.calls.as_slice(), [ProviderCall::Cancel { .. }]));
+    world.answer(Answer::Returned);
+    assert_eq!(world.payment().status(), PaymentStatus::Reversed);
+}
+
+#[test]
+fn what_the_provider_will_not_give_back_is_asked_for_again_or_given_back_by_hand() {
+    let mut world = not_given_back();
+    world.operator(resume());
+    world.answer(Answer::Returned);
+    world.assert_undone(FailureCode::CancelledByBuyer);
+
+    let mut world = not_given_back();
+    world.operator(compensate());
+    world.answer(Answer::Refused);
+    assert_eq!(world.status(), OrderStatus::NeedsAttention, "it still will not");
+    // The provider has it: that it has not is no word to go on.
+    world.operator(resolve(Resolution::NotCharged));
+    assert_eq!(world.status(), OrderStatus::NeedsAttention);
+    world.operator(resolve(Resolution::Refunded));
+    assert_eq!(world.status(), OrderStatus::Cancelled);
+    assert_eq!((world.payment().status(), world.stock(1)), (PaymentStatus::Reversed, (ON_HAND, 0)));
+}
+
+#[test]
+fn a_reversal_without_an_answer_for_a_day_is_stuck_and_goes_on_trying() {
+    let mut world = cancelling();
+    world.answer(Answer::Charged(1_000));
+    silent_for_a_day(&mut world, Answer::NotReturned);
+    world.wait();
+    world.answer(Answer::Returned);
+    world.assert_undone(FailureCode::CancelledByBuyer);
+}
+
+#[test]
+fn a_charge_of_another_amount_is_asked_about_again_or_given_back_whole() {
+    let contradicted = || {
+        let mut world = World::with(with_key(card_order(&[1])));
+        world.answer(Answer::Charged(10_000));
+        world
+    };
+    let mut world = contradicted();
+    world.operator(resume());
+    world.answer(Answer::Charged(10_000));
+    assert_eq!(world.status(), OrderStatus::NeedsAttention, "it says the same");
+    world.operator(resume());
+    world.answer(Answer::Charged(1_000));
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+
+    let mut world = contradicted();
+    world.operator(compensate());
+    let cancel = world.calls[0].clone();
+    assert!(matches!(cancel, ProviderCall::Cancel { amount, .. } if amount == krw(10_000)));
+    world.answer(Answer::Returned);
+    assert_eq!(
+        (world.status(), world.failure()),
+        (OrderStatus::Cancelled, Some(FailureCode::CancelledByShop))
+    );
+    assert_eq!(world.stock(1), (ON_HAND, 0));
+}
+
+#[test]
+fn money_that_turns_up_after_the_end_and_does_not_go_back_needs_a_person_and_ends_again() {
+    let mut world = expired_while_unknown();
+    world.wait();
+    world.answer(Answer::Charged(1_000));
+    world.answer(Answer::Refused);
+    assert_eq!(world.status(), OrderStatus::NeedsAttention);
+    world.operator(resume());
+    assert_eq!(world.status(), OrderStatus::Cancelled);
+    world.answer(Answer::Returned);
+    world.assert_undone(FailureCode::PaymentExpired);
+}
+
+#[test]
+fn an_order_that_is_sold_in_part_can_only_go_forward() {
+    let mut world = World::with(with_key(card_order(&[1, 2])));
+    let payment = world.calls.remove(0).payment();
+    world.hear(payment, Answer::Charged(3_000));
+    // The first line is sold; the second cannot be, for now.
+    world.deliver(0);
+    world.asked.clear();
+    world.operator(set_aside());
+    world.operator(compensate());
+    assert_eq!(world.status(), OrderStatus::NeedsAttention);
+    assert_eq!(world.count("payment.reversal_requested"), 0);
+    world.operator(resume());
+    assert_eq!(world.status(), OrderStatus::Confirmed);
+    assert_eq!((world.stock(1), world.stock(2)), ((ON_HAND - 1, 0), (ON_HAND - 1, 0)));
+}
+
+#[test]
+fn resumed_at_any_step_that_was_lost_it_comes_to_its_end() {
+    for place in [order(&[1, 2]), with_key(card_order(&[1, 2]))] {
+        for steps in 0..12 {
+            let mut world = World::with_placed(place.clone());
+            for _ in 0..steps {
+                if world.asked.is_empty() {
+                    break;
+                }
+                world.deliver(0);
+            }
+            // What was asked for next is set aside and dropped; but what was asked of a balance is retried.
+            if !matches!(world.asked.first(), Some(Command::Wallet(..))) {
+                world.asked.clear();
+            }
+            world.operator(set_aside());
+            if world.status() == OrderStatus::NeedsAttention {
+                world.operator(resume());
+            }
+            while !world.calls.is_empty() {
+                world.answer(Answer::Charged(3_000));
+            }
+            assert_eq!(world.status(), OrderStatus::Confirmed, "after {steps} steps");
+            assert_eq!((world.count("payment.captured"), world.count("inventory.committed")), (1, 2));
+        }
+    }
 }
 
 // What comes twice.

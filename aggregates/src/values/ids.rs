@@ -61,6 +61,11 @@ impl PaymentId {
     pub const fn for_order(order: OrderId) -> Self {
         Self(Uuid::from_u128(order.0.as_u128() ^ 1))
     }
+
+    /// The order that it pays.
+    pub const fn order(self) -> OrderId {
+        OrderId(Uuid::from_u128(self.0.as_u128() ^ 1))
+    }
 }
 
 impl TrackingId {

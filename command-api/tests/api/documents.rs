@@ -42,8 +42,34 @@ fn every_call_is_described_with_its_refusals() {
             }
         }
     }
-    assert_eq!(calls, 15);
+    assert_eq!(calls, 22);
     assert_references(&document, &document);
+}
+
+#[test]
+fn a_call_that_knows_dry_runs_describes_their_answer() {
+    let document = openapi_document();
+    let planned = serde_json::json!({"$ref": "#/components/schemas/DryRun"});
+    let paths = document["paths"].as_object().expect("paths").values();
+    let mut dry = 0;
+    for operation in paths.flat_map(|path| path.as_object().expect("operations").values()) {
+        let parameters = operation["parameters"].as_array().map(Vec::as_slice).unwrap_or_default();
+        assert!(
+            parameters
+                .iter()
+                .all(|parameter| parameter["in"] != "header" || parameter["required"] == false),
+            "what a dry run can do without is not required: {parameters:?}"
+        );
+        let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
+        let describes = *schema == planned
+            || schema["oneOf"]
+                .as_array()
+                .is_some_and(|one| one.len() == 2 && one.contains(&planned));
+        let knows = parameters.iter().any(|parameter| parameter["name"] == "dryRun");
+        assert_eq!(describes, knows, "{}", operation["operationId"]);
+        dry += usize::from(knows);
+    }
+    assert_eq!(dry, 13);
 }
 
 /// Every reference leads somewhere.

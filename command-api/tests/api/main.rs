@@ -4,6 +4,7 @@ mod accounts;
 mod documents;
 mod edges;
 mod idempotency;
+mod ops;
 mod orders;
 mod products;
 mod sessions;

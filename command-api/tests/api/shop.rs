@@ -18,6 +18,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use key_vault::KeyVault;
 use payment_gateway::{Answer, Cancellation, CancellationOutcome, Charge, ChargeOutcome, PaymentGateway, StatusOutcome, StatusQuery};
+use projections::{Runner, RunnerHandle, RunnerSettings};
+use projections_sqlite::SqliteViews;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use uuid::Uuid;
@@ -32,7 +34,9 @@ pub(crate) struct Shop {
     router: Router,
     pub(crate) api: Api,
     pub(crate) store: Arc<Store>,
+    pub(crate) provider: Arc<Provider>,
     running: Running,
+    runner: RunnerHandle,
     keys: tempfile::TempDir,
     pub(crate) admin: String,
     pub(crate) seller: String,
@@ -54,26 +58,42 @@ impl Shop {
     }
 
     pub(crate) async fn with(settings: Settings, deadlines: Deadlines) -> Self {
+        Self::on(Store::default(), settings, deadlines).await
+    }
+
+    /// A shop whose log this is.
+    pub(crate) async fn on(store: Store, settings: Settings, deadlines: Deadlines) -> Self {
         let keys = tempfile::tempdir().expect("a directory");
         let vault = KeyVault::open(keys.path()).expect("a vault");
-        let store = Arc::new(Store::default());
+        let store = Arc::new(store);
         let processes = sagas::Settings {
             currency: settings.currency,
             reservation_ttl: Duration::from_hours(1),
             payment_deadline: deadlines.payment,
+            stuck_after: settings.stuck_after,
         };
         let core = CoreSettings::new(processes, jiff::tz::TimeZone::UTC, represent);
         let engine = EngineSettings::new(core, Uuid::from_u128(1));
         let port: Arc<dyn EventStore> = Arc::clone(&store) as Arc<dyn EventStore>;
         let runtime = tokio::runtime::Handle::current();
         let durable = Durable::default();
-        let running = Engine::start(&port, Arc::new(Provider), engine, vec![durable.subscriber()], runtime).expect("an engine");
-        let api = Api::new(running.engine(), durable, vault, settings);
+        let provider = Arc::new(Provider::default());
+        let gateway = Arc::clone(&provider) as Arc<dyn PaymentGateway>;
+        let running = Engine::start(&port, gateway, engine, vec![durable.subscriber()], runtime).expect("an engine");
+        let (writer, views) = SqliteViews::open(keys.path()).expect("views");
+        let every = RunnerSettings {
+            poll: Duration::from_millis(5),
+            ..RunnerSettings::default()
+        };
+        let runner = Runner::start(Arc::clone(&port), Box::new(writer), every).expect("a thread");
+        let api = Api::new(running.engine(), durable, vault, views, settings);
         let mut shop = Self {
             router: router(api.clone()),
             api,
             store,
+            provider,
             running,
+            runner,
             keys,
             admin: String::new(),
             seller: String::new(),
@@ -115,6 +135,17 @@ impl Shop {
 
     pub(crate) fn keys(&self) -> &Path {
         self.keys.path()
+    }
+
+    /// Waits until the views count everything that is recorded.
+    pub(crate) async fn counted(&self) {
+        let head = self.store.head();
+        let mut progress = self.runner.progress();
+        let counted = progress.wait_for(|progress| progress.position(0) >= head);
+        tokio::time::timeout(Duration::from_secs(20), counted)
+            .await
+            .expect("it happens in time")
+            .expect("the runner lives");
     }
 
     pub(crate) fn engine(&self) -> Engine {
@@ -412,12 +443,25 @@ impl LogWriter for Writer {
     }
 }
 
-/// A provider that does what the payment key says.
-struct Provider;
+/// A provider that does what the payment key says, or says nothing.
+#[derive(Default)]
+pub(crate) struct Provider {
+    /// Whether it gives no answer to anything.
+    pub(crate) silent: AtomicBool,
+}
+
+impl Provider {
+    fn silent(&self) -> Option<&'static str> {
+        self.silent.load(Ordering::Relaxed).then_some("no answer")
+    }
+}
 
 impl PaymentGateway for Provider {
     fn charge(&self, charge: Charge) -> Answer<'_, ChargeOutcome> {
         Box::pin(async move {
+            if let Some(reason) = self.silent() {
+                return ChargeOutcome::Unknown { reason: reason.into() };
+            }
             if charge.payment_key.starts_with("sim_slow") {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
@@ -432,7 +476,10 @@ impl PaymentGateway for Provider {
     }
 
     fn status(&self, _: StatusQuery) -> Answer<'_, StatusOutcome> {
-        Box::pin(async { StatusOutcome::NotFound })
+        Box::pin(async {
+            self.silent()
+                .map_or(StatusOutcome::NotFound, |reason| StatusOutcome::Unknown { reason: reason.into() })
+        })
     }
 
     fn cancel(&self, _: Cancellation) -> Answer<'_, CancellationOutcome> {

@@ -1,6 +1,9 @@
 //! One input, decided to its end: the command, the events, what the processes ask for because of them, and so on.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use aggregates::{
     Class, Command, CommerceEvent, EVENT_VERSION, InventoryCommand, Kind, Money, Offer, OrderCommand, PaymentCommand, PlaceOrder, Product,
@@ -22,9 +25,15 @@ use crate::{
 /// A stream's state is kept as a snapshot after every so many of its events.
 const SNAPSHOT_EVERY: u64 = 500;
 
+/// So many requests are set aside in a process's life at most.
+const MOST_REQUESTS_SET_ASIDE: u64 = 1_000;
+
+/// When an input of the core's own that cannot be processed is tried again, before it is set aside.
+const TRY_AGAIN_AFTER: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), Duration::from_mins(1)];
+
 /// What one input has led to so far. It joins the open batch at its end, or leaves no trace.
 #[derive(Default)]
-struct Cascade {
+pub(super) struct Cascade {
     events: Vec<Event>,
     recorded: Vec<Recorded>,
     purchases: Vec<Advance>,
@@ -33,9 +42,15 @@ struct Cascade {
     /// What is still asked for: the next is the last.
     stack: Vec<(Ask, Origin)>,
     commands: usize,
+    /// So many commands at most; the rest opens the next turn.
+    most: usize,
 }
 
 impl Cascade {
+    fn of(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
     /// Keeps an effect until the end of the cascade.
     fn keep(&mut self, effect: Ask, origin: Origin) {
         match effect {
@@ -51,7 +66,11 @@ impl Cascade {
                 ));
                 self.changes.push(Change::Call(id, call));
             }
-            Ask::SetTimer { id, due, command } => self.changes.push(Change::SetTimer(id, due, TimedCommand { command, origin })),
+            Ask::SetTimer { id, due, command } => {
+                let tries = 0;
+                let command = TimedCommand { command, origin, tries };
+                self.changes.push(Change::SetTimer(id, due, command));
+            }
             Ask::CancelTimer { id } => self.changes.push(Change::CancelTimer(id)),
         }
     }
@@ -71,6 +90,12 @@ enum Change {
     Owe(Uuid, Owed),
     Settle(Uuid),
     Call(Uuid, ProviderCall),
+}
+
+/// Whether what follows from a request may be owed when it cannot be done: then the request itself counts. An order that is only being
+/// placed had better not begin.
+fn can_go_in_pieces(request: &Request) -> bool {
+    !request.dry_run && !matches!(request.command, Command::Order(_, OrderCommand::Place(_)))
 }
 
 /// What becomes of an input of the core's own once it is decided.
@@ -144,6 +169,7 @@ impl<T> Core<T> {
     pub(super) fn process(&mut self, work: Work<T>) {
         match work {
             Work::Request(ticket, request) => self.process_request(ticket, request),
+            Work::Unpark(ticket, unpark) => self.process_unpark(ticket, unpark),
             Work::Own(own) => self.process_own(own),
         }
     }
@@ -157,7 +183,13 @@ impl<T> Core<T> {
             });
             return;
         }
-        let answer = match self.undoable(|core, cascade| core.decide_request(cascade, &request)) {
+        let mut decided = self.undoable(self.settings.cascade, |core, cascade| core.decide_request(cascade, &request));
+        if let Err(Failure::Broken(_)) = decided
+            && can_go_in_pieces(&request)
+        {
+            decided = self.decide_alone(&request);
+        }
+        let answer = match decided {
             Ok(decided) => Ok(self.reply(&request, decided)),
             Err(Failure::Refused(refusal)) => self.refuse(&request, refusal),
             Err(Failure::Unavailable(reason)) => Err(EngineError::Unavailable(reason)),
@@ -170,29 +202,75 @@ impl<T> Core<T> {
         });
     }
 
+    /// Decides a request's own command, whatever becomes of what follows from it: that is owed.
+    fn decide_alone(&mut self, request: &Request) -> Result<Decided, Failure> {
+        self.undoable(0, |core, cascade| core.decide_request(cascade, request))
+    }
+
+    /// After the store has refused a request's batch: tries to make at least its own command durable. Says whether it may work.
+    pub(super) fn answer_in_pieces(&mut self, ticket: T, request: Box<Request>) -> Result<(), (T, Box<Request>)> {
+        if !can_go_in_pieces(&request) {
+            return Err((ticket, request));
+        }
+        let Ok(decided) = self.decide_alone(&request) else {
+            return Err((ticket, request));
+        };
+        self.open.in_pieces = true;
+        let answer = Ok(self.reply(&request, decided));
+        self.open.releases.push(Release::Answer {
+            ticket,
+            answer,
+            retry: Some(request),
+        });
+        Ok(())
+    }
+
+    /// The same for an input of the core's own.
+    pub(super) fn carry_on_in_pieces(&mut self, own: &Own) -> bool {
+        let commands = self.commands_of(own);
+        let done = !commands.is_empty() && self.carry_on_at_most(1, &commands, Some(own)).is_ok();
+        if done {
+            self.open.in_pieces = true;
+            self.open.own.push(own.clone());
+        }
+        done
+    }
+
     fn process_own(&mut self, own: Own) {
         let commands = self.commands_of(&own);
         // It was settled, cancelled or moved meanwhile.
         if commands.is_empty() {
             return;
         }
-        let decided = self.undoable(|core, cascade| {
-            cascade.changes.push(done(&own));
-            cascade
-                .stack
-                .extend(commands.into_iter().rev().map(|rest| (Ask::Tell(rest.command), rest.origin)));
-            core.run(cascade)
-        });
-        match decided {
+        match self.carry_on(&commands, Some(&own)) {
             Ok(()) => self.open.own.push(own),
             Err(Failure::Unavailable(reason)) => {
                 tracing::warn!(%reason, "the log cannot be read; this is tried again");
                 self.pause_until = Some(self.now.after(super::commit::PAUSE));
                 self.backlog.push_front(own);
             }
-            Err(Failure::Refused(Refusal { detail, .. })) => self.give_up(own, &detail),
-            Err(Failure::Broken(reason)) => self.give_up(own, &reason),
+            Err(Failure::Refused(Refusal { detail, .. })) => self.give_up(own, &detail, true),
+            Err(Failure::Broken(reason)) => self.give_up(own, &reason, true),
         }
+    }
+
+    /// Gives commands that follow from something, each with all that follows from it.
+    ///
+    /// When that cannot be done to its end, the first command is given alone and the rest is owed: what is to blame comes to stand alone.
+    pub(super) fn carry_on(&mut self, commands: &[Rest], own: Option<&Own>) -> Result<(), Failure> {
+        match self.carry_on_at_most(self.settings.cascade, commands, own) {
+            Err(Failure::Broken(_) | Failure::Refused(_)) => self.carry_on_at_most(1, commands, own),
+            done => done,
+        }
+    }
+
+    pub(super) fn carry_on_at_most(&mut self, most: usize, commands: &[Rest], own: Option<&Own>) -> Result<(), Failure> {
+        self.undoable(most, |core, cascade| {
+            cascade.changes.extend(own.map(done));
+            let asks = commands.iter().rev().map(|rest| (Ask::Tell(rest.command.clone()), rest.origin));
+            cascade.stack.extend(asks);
+            core.run(cascade)
+        })
     }
 
     /// What an input of the core's own asks for; nothing when it is no longer wanted.
@@ -202,12 +280,13 @@ impl<T> Core<T> {
                 Some(Owed::Call { call, origin }) => vec![Rest {
                     command: command_of(call, outcome.clone()),
                     origin: *origin,
+                    tries: 0,
                 }],
                 Some(Owed::Cascade { .. }) | None => Vec::new(),
             },
             Own::Timer(id) => {
                 let timer = self.timers.due(*id, self.now).cloned();
-                let rest = timer.map(|TimedCommand { command, origin }| Rest { command, origin });
+                let rest = timer.map(|TimedCommand { command, origin, tries }| Rest { command, origin, tries });
                 rest.into_iter().collect()
             }
             Own::Rest(effect) => match self.owed.get(effect) {
@@ -217,9 +296,10 @@ impl<T> Core<T> {
         }
     }
 
-    /// Sets an input of the core's own aside, so that it stops nothing else.
-    pub(super) fn give_up(&mut self, own: Own, reason: &str) {
+    /// Puts an input of the core's own off, and after some tries sets it aside, so that it stops nothing else.
+    pub(super) fn give_up(&mut self, own: Own, reason: &str, tell: bool) {
         let mut commands = self.commands_of(&own);
+        self.open.gives_up = true;
         self.apply(done(&own));
         if commands.len() > 1 {
             // Each goes on by itself, so that the culprit alone is set aside.
@@ -227,15 +307,47 @@ impl<T> Core<T> {
                 let id = self.new_id();
                 self.apply(Change::Owe(id, Owed::Cascade { rest: vec![rest] }));
             }
-        } else if let Some(Rest { command, origin }) = commands.pop() {
-            let input = ParkedInput {
-                command,
-                cause: None,
-                origin: Some(origin),
-            };
-            self.set_aside(&input, reason.to_owned());
+        } else if let Some(rest) = commands.pop() {
+            match TRY_AGAIN_AFTER.get(rest.tries) {
+                Some(delay) => self.put_off(rest, *delay, reason),
+                None => self.set_aside_for_good(rest, reason, tell),
+            }
         }
         self.open.own.push(own);
+    }
+
+    fn put_off(&mut self, rest: Rest, delay: Duration, reason: &str) {
+        let (kind, target) = rest.command.target();
+        tracing::warn!(aggregate = kind.name(), %target, %reason, ?delay, "an input cannot be processed and is tried again");
+        let again = TimedCommand {
+            command: rest.command,
+            origin: rest.origin,
+            tries: rest.tries + 1,
+        };
+        let id = self.new_id();
+        self.apply(Change::SetTimer(id, self.now.after(delay), again));
+    }
+
+    fn set_aside_for_good(&mut self, rest: Rest, reason: &str, tell: bool) {
+        let origin = rest.origin;
+        let input = ParkedInput {
+            command: rest.command,
+            cause: None,
+            origin: Some(origin),
+        };
+        let id = self.set_aside(&input, reason.to_owned());
+        let attention = sagas::set_aside(&input.command, id, reason).filter(|_| tell);
+        // The order that waits for it says so, if it can.
+        self.open.tells |= attention.is_some();
+        let told = attention.map(|attention| {
+            self.undoable(self.settings.cascade, |core, cascade| {
+                cascade.stack.push((attention, origin));
+                core.run(cascade)
+            })
+        });
+        if let Some(Err(failure)) = told {
+            tracing::error!(?failure, "nor can the order say that it waits for it");
+        }
     }
 
     /// Sets a request aside, and says so to its sender.
@@ -250,8 +362,16 @@ impl<T> Core<T> {
 
     fn set_aside(&mut self, input: &ParkedInput, reason: String) -> Uuid {
         let id = self.new_id();
+        self.open.gives_up = true;
         let (kind, target) = input.command.target();
         tracing::error!(parked = %id, aggregate = kind.name(), %target, %reason, "an input cannot be processed and is set aside");
+        // Its sender knows, and may send it again and again: so many are kept for operators to see, and all are in the process's log.
+        if input.origin.is_none() {
+            self.requests_set_aside += 1;
+            if self.requests_set_aside > MOST_REQUESTS_SET_ASIDE {
+                return id;
+            }
+        }
         let json = serde_json::to_string(input).unwrap_or_default();
         self.open.parked.push(Parked {
             id,
@@ -263,10 +383,10 @@ impl<T> Core<T> {
     }
 
     /// Runs a cascade; takes back what it did unless it comes to its end.
-    fn undoable<R>(&mut self, run: impl FnOnce(&mut Self, &mut Cascade) -> Result<R, Failure>) -> Result<R, Failure> {
+    fn undoable<R>(&mut self, most: usize, run: impl FnOnce(&mut Self, &mut Cascade) -> Result<R, Failure>) -> Result<R, Failure> {
         self.states.begin_cascade();
         self.purchases.begin_cascade();
-        let mut cascade = Cascade::default();
+        let mut cascade = Cascade::of(most);
         let result = catch_unwind(AssertUnwindSafe(|| run(self, &mut cascade)));
         let result = result.unwrap_or_else(|panic| {
             let text = panic
@@ -375,7 +495,7 @@ impl<T> Core<T> {
     fn run(&mut self, cascade: &mut Cascade) -> Result<(), Failure> {
         while let Some((ask, origin)) = cascade.stack.pop() {
             match ask {
-                Ask::Tell(command) if cascade.commands >= self.settings.cascade => {
+                Ask::Tell(command) if cascade.commands >= cascade.most => {
                     cascade.stack.push((Ask::Tell(command), origin));
                     self.owe_the_rest(cascade);
                     break;
@@ -395,7 +515,7 @@ impl<T> Core<T> {
         let mut rest = Vec::new();
         for (ask, origin) in std::mem::take(&mut cascade.stack).into_iter().rev() {
             match ask {
-                Ask::Tell(command) => rest.push(Rest { command, origin }),
+                Ask::Tell(command) => rest.push(Rest { command, origin, tries: 0 }),
                 effect => cascade.keep(effect, origin),
             }
         }
@@ -810,7 +930,7 @@ impl<T> Core<T> {
     }
 
     /// An aggregate's state, from memory or from the log.
-    fn load_or_fail(&mut self, kind: Kind, id: Uuid) -> Result<Versioned, Failure> {
+    pub(super) fn load_or_fail(&mut self, kind: Kind, id: Uuid) -> Result<Versioned, Failure> {
         if let Some((state, version)) = self.states.get(&(kind, id)) {
             return Ok(Versioned {
                 version,
@@ -908,7 +1028,7 @@ fn purchase_shape() -> Hash {
 
 /// The names of a state's members show in the JSON of its first value; what that does not show is counted here.
 fn hash_shape(kind: &str, initial: &[u8]) -> Hash {
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     let mut hasher = blake3::Hasher::new();
     hasher.update(&REVISION.to_le_bytes()).update(kind.as_bytes()).update(initial);
     *hasher.finalize().as_bytes()
@@ -921,7 +1041,14 @@ fn fold(kind: Kind, id: Uuid, slice: &StreamSlice) -> Result<(State, u64), Failu
     };
     for event in &slice.events {
         let decoded = CommerceEvent::decode(kind.name(), id, &event.payload);
-        match decoded.map_err(|error| Failure::Broken(format!("position {}: {error}", event.position)))? {
+        let decoded = decoded.map_err(|_| {
+            Failure::Broken(format!(
+                "what stands at position {} is not an event of a {}",
+                event.position,
+                kind.name()
+            ))
+        })?;
+        match decoded {
             Some(decoded) => state.evolve(&decoded),
             None => {
                 return Err(Failure::Broken(format!(

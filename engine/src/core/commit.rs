@@ -10,7 +10,7 @@ use super::{
     Core, Output,
     open::{Committing, Open, Own, Release},
 };
-use crate::EngineError;
+use crate::{EngineError, Request};
 
 /// How long the core's own work waits after a commit has failed.
 pub(super) const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
@@ -49,7 +49,9 @@ impl<T> Core<T> {
             orders_numbered: open.orders_numbered,
             releases: open.releases,
             own: open.own,
-            parks: !open.parked.is_empty(),
+            gives_up: open.gives_up,
+            tells: open.tells,
+            in_pieces: open.in_pieces,
         };
         let (owed, settled) = set_and_done(open.effects);
         let (timers, timers_done) = set_and_done(open.timers);
@@ -64,6 +66,7 @@ impl<T> Core<T> {
             timers,
             timers_done,
             parked: open.parked,
+            unparked: open.unparked,
             snapshots: open.snapshots,
             orders_numbered: open.orders_numbered,
             previous_hash,
@@ -140,18 +143,12 @@ impl<T> Core<T> {
             self.backlog.push_front(own);
         }
         let mut again = Vec::new();
+        let mut guilty_request = None;
         let of_committing = committing.releases.into_iter().map(|release| (release, culprit));
         for (release, culprit) in of_committing.chain(open.releases.into_iter().map(|release| (release, false))) {
             let Release::Answer { ticket, retry, .. } = release else { continue };
             match retry {
-                Some(request) if culprit => {
-                    let answer = Err(self.park(&request, reason.to_owned()));
-                    self.open.releases.push(Release::Answer {
-                        ticket,
-                        answer,
-                        retry: None,
-                    });
-                }
+                Some(request) if culprit => guilty_request = Some((ticket, request)),
                 Some(request) if refused => again.push((ticket, request)),
                 _ => outputs.push(Output::Answer(ticket, Err(EngineError::Unavailable(reason.to_owned())))),
             }
@@ -163,9 +160,16 @@ impl<T> Core<T> {
         for request in again.into_iter().rev() {
             self.waiting.push_front(request);
         }
+        if guilty_request.is_some() || guilty.is_some() {
+            // What is tried next stands alone too, or whatever follows would be blamed with it and all begin again.
+            self.careful = self.careful.max(1);
+        }
+        if let Some((ticket, request)) = guilty_request {
+            self.condemn(ticket, request, committing.in_pieces || self.behind, reason);
+        }
         match guilty {
-            // Not even setting it aside can be written now.
-            Some(own) if committing.parks || self.behind => {
+            // Not even giving it up can be written now.
+            Some(own) if committing.gives_up && !committing.tells || self.behind => {
                 self.pause_until = Some(self.now.after(PAUSE));
                 if outcome(&own) {
                     self.backlog.push_front(own);
@@ -174,9 +178,30 @@ impl<T> Core<T> {
             Some(own) => {
                 self.backlog
                     .retain(|again| !matches!((again, &own), (Own::Rest(again), Own::Rest(guilty)) if again == guilty));
-                self.give_up(own, reason);
+                let whole = !committing.gives_up && !committing.in_pieces;
+                if !(whole && self.carry_on_in_pieces(&own)) {
+                    // Where the order cannot be told, it is set aside without a word.
+                    self.give_up(own, reason, !committing.tells);
+                }
             }
             None => {}
+        }
+    }
+
+    /// A request whose batch was refused: its own command may still be written without what follows. If not it is set aside.
+    fn condemn(&mut self, ticket: T, request: Box<Request>, in_pieces: bool, reason: &str) {
+        let condemned = if in_pieces {
+            Err((ticket, request))
+        } else {
+            self.answer_in_pieces(ticket, request)
+        };
+        if let Err((ticket, request)) = condemned {
+            let answer = Err(self.park(&request, reason.to_owned()));
+            self.open.releases.push(Release::Answer {
+                ticket,
+                answer,
+                retry: None,
+            });
         }
     }
 

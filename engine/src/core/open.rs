@@ -1,7 +1,7 @@
 //! The batch that is being filled.
 
 use aggregates::Recorded;
-use event_store::{EffectId, Event, Hash, Head, IdempotencyRecord, OwedEffect, Parked, RecordKey, Snapshot, Timer, TimerId};
+use event_store::{EffectId, Event, Hash, Head, IdempotencyRecord, OwedEffect, Parked, RecordKey, Snapshot, Timer, TimerId, Unparked};
 use rustc_hash::FxHashMap;
 
 use super::{Outcome, Response};
@@ -21,6 +21,13 @@ pub(super) struct Open<T> {
     /// The timer that is set now, or none when one that was durable is done.
     pub(super) timers: FxHashMap<TimerId, Option<Timer>>,
     pub(super) parked: Vec<Parked>,
+    pub(super) unparked: Vec<Unparked>,
+    /// Whether an input is given up here: set aside, or put off.
+    pub(super) gives_up: bool,
+    /// Whether the order that waits for an input is told that it is set aside.
+    pub(super) tells: bool,
+    /// Whether an input whose batch was refused is decided here without what follows from it.
+    pub(super) in_pieces: bool,
     pub(super) snapshots: Vec<Snapshot>,
     pub(super) orders_numbered: u64,
     /// What leaves once all this is durable, in order.
@@ -49,8 +56,12 @@ pub(super) struct Committing<T> {
     pub(super) orders_numbered: u64,
     pub(super) releases: Vec<Release<T>>,
     pub(super) own: Vec<Own>,
-    /// Whether it sets inputs aside.
-    pub(super) parks: bool,
+    /// Whether an input is given up here: set aside, or put off.
+    pub(super) gives_up: bool,
+    /// Whether the order that waits for an input is told that it is set aside.
+    pub(super) tells: bool,
+    /// Whether an input whose batch was refused is decided here without what follows from it.
+    pub(super) in_pieces: bool,
 }
 
 /// Something that leaves.
@@ -81,6 +92,10 @@ impl<T> Open<T> {
             effects: FxHashMap::default(),
             timers: FxHashMap::default(),
             parked: Vec::new(),
+            unparked: Vec::new(),
+            gives_up: false,
+            tells: false,
+            in_pieces: false,
             snapshots: Vec::new(),
             orders_numbered,
             releases: Vec::new(),
@@ -95,6 +110,7 @@ impl<T> Open<T> {
             && self.effects.is_empty()
             && self.timers.is_empty()
             && self.parked.is_empty()
+            && self.unparked.is_empty()
             && self.snapshots.is_empty()
     }
 

@@ -64,6 +64,7 @@ mod tests {
     fn a_timer_that_is_moved_after_its_time_came_waits_for_its_new_time() {
         let command = TimedCommand {
             command: Command::Wallet(AccountId::new(Uuid::nil()), WalletCommand::Open { currency: Currency::KRW }),
+            tries: 0,
             origin: Origin {
                 correlation: Uuid::nil(),
                 causation: Uuid::nil(),

@@ -12,10 +12,13 @@ use std::{
 
 use aggregates::{
     AccountId, Command, Currency, FailureCode, InventoryCommand, Kind, Money, Order, OrderCommand, OrderId, Payment, PaymentId,
-    PaymentMethod, PlaceOrder, ProductCommand, ProductId, Quantity, RequestedLine, Sealed, State, Stock, Timestamp, TrackingId,
+    PaymentMethod, PlaceOrder, ProductCommand, ProductId, Quantity, Refusal, RequestedLine, Sealed, State, Stock, Timestamp, TrackingId,
     WalletCommand,
 };
-use engine::{Actor, Cause, Core, CoreSettings, EngineError, Idempotency, Input, Outcome, Output, Reply, Request, Response};
+use engine::{
+    Actor, Cause, Core, CoreSettings, EngineError, Idempotency, Input, Outcome, Output, Reply, Request, Response, SetAside, Unpark,
+    Unparking,
+};
 use event_store::{
     Batch, CommitError, EventStore, Fingerprint, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey,
     StoreError, StreamId, StreamRead, StreamSlice, Unfinished,
@@ -102,6 +105,10 @@ impl LogReader for CountingReader {
 
     fn parked(&self, shard: u16, limit: usize) -> Result<Vec<Parked>, StoreError> {
         self.inner.parked(shard, limit)
+    }
+
+    fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
+        self.inner.parked_input(shard, id)
     }
 
     fn shards(&self) -> Result<Vec<u16>, StoreError> {
@@ -222,6 +229,7 @@ impl World {
             currency: Currency::KRW,
             reservation_ttl: Duration::from_hours(1),
             payment_deadline: Duration::from_mins(10),
+            stuck_after: Duration::from_hours(24),
         };
         let mut settings = CoreSettings::new(processes, jiff::tz::TimeZone::UTC, represent);
         change(&mut settings);
@@ -338,6 +346,11 @@ impl World {
         ));
     }
 
+    /// An operator lets the order try again.
+    pub(crate) fn resume(&mut self, order: OrderId) {
+        self.request(Command::Order(order, OrderCommand::Resume { by: buyer() }));
+    }
+
     pub(crate) fn cancel_if_match(&mut self, order: OrderId, version: u64) {
         let command = OrderCommand::RequestCancellation {
             by: buyer(),
@@ -433,6 +446,52 @@ impl World {
                 None => return calls,
             };
         }
+    }
+
+    /// Until what cannot be processed was tried for the last time.
+    pub(crate) fn settle_and_try_again(&mut self) -> Vec<(Uuid, ProviderCall)> {
+        let mut calls = self.settle();
+        for millis in [1_000, 10_000, 60_000] {
+            self.wait(millis);
+            calls.extend(self.settle());
+        }
+        calls
+    }
+
+    /// An operator's decision about an input that was set aside.
+    pub(crate) fn unpark(&mut self, id: Uuid, how: Unparking) -> Result<(), Refusal> {
+        let unpark = Unpark {
+            id,
+            how,
+            by: Actor::System,
+        };
+        self.tickets += 1;
+        let ticket = self.tickets;
+        self.inbox.push(Input::Unpark(ticket, unpark));
+        self.settle();
+        match self.answer(ticket) {
+            Some(Ok(Response::Unparked(done))) => done.clone(),
+            other => panic!("no answer to the operator: {other:?}"),
+        }
+    }
+
+    /// What the core says is set aside.
+    pub(crate) fn set_aside(&mut self) -> Vec<SetAside> {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        self.inbox.push(Input::Parked(ticket, 100));
+        self.settle();
+        match self.answer(ticket) {
+            Some(Ok(Response::Parked(parked))) => parked.clone(),
+            other => panic!("no list: {other:?}"),
+        }
+    }
+
+    /// Nothing is poisoned and nothing refused any more.
+    pub(crate) fn repair(&mut self) {
+        self.poisoned = None;
+        self.refused = None;
+        self.restart();
     }
 
     /// Steps until nothing moves, with somebody else deciding what becomes of each step's outputs.

@@ -35,7 +35,8 @@ pub(crate) fn backup(data_dir: &Path, to: &Path) -> Result<(), StoreError> {
             to.display()
         )));
     }
-    copy(source.path(), &log_of(to), "")?;
+    // One file that needs no other beside it and can be read from a disk that cannot be written.
+    copy(source.path(), &log_of(to), "", "delete")?;
     // What cannot be opened is no backup.
     SqliteStore::open_read_only(to).map(drop)
 }
@@ -53,14 +54,14 @@ pub(crate) fn restore(from: &Path, data_dir: &Path) -> Result<(), StoreError> {
     }
     // Whoever held the shards of the log that was copied does not hold those of the copy.
     let released = format!("UPDATE log_head SET heartbeat = {}", i64::MIN);
-    copy(source.path(), &target, &released)?;
+    copy(source.path(), &target, &released, "wal")?;
     open::for_reading(&Arc::from(target))
 }
 
 /// Copies a log at one moment of its life to a new file, which gets its name when all is on the disk.
-fn copy(from: &Path, to: &Path, then: &str) -> Result<(), StoreError> {
+fn copy(from: &Path, to: &Path, then: &str, mode: &str) -> Result<(), StoreError> {
     let new: PathBuf = beside(to, ".new");
-    let copied = copy_pages(from, &new, then).and_then(|()| open::publish(&new, to));
+    let copied = copy_pages(from, &new, then, mode).and_then(|()| open::publish(&new, to));
     if copied.is_err() {
         for rest in [new.clone(), beside(&new, "-wal"), beside(&new, "-shm"), beside(&new, "-journal")] {
             // There may be none, and the error to tell is the first.
@@ -70,7 +71,7 @@ fn copy(from: &Path, to: &Path, then: &str) -> Result<(), StoreError> {
     copied
 }
 
-fn copy_pages(from: &Path, to: &Path, then: &str) -> Result<(), StoreError> {
+fn copy_pages(from: &Path, to: &Path, then: &str, mode: &str) -> Result<(), StoreError> {
     let source = connection::reading(from)?;
     let failed = |error| errors::reading(to, error);
     let mut target = Connection::open(to).map_err(failed)?;
@@ -86,10 +87,9 @@ fn copy_pages(from: &Path, to: &Path, then: &str) -> Result<(), StoreError> {
         thread::sleep(PAUSE);
     }
     drop(backup);
-    // One file that needs no other beside it and can be read from a disk that cannot be written.
-    target
-        .pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))
-        .map_err(failed)?;
     target.execute_batch(then).map_err(failed)?;
+    target
+        .pragma_update_and_check(None, "journal_mode", mode, |_| Ok(()))
+        .map_err(failed)?;
     target.close().map_err(|(_, error)| failed(error))
 }

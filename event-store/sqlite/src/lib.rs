@@ -60,6 +60,34 @@ impl SqliteStore {
         Ok(Self { path, lock: None })
     }
 
+    /// The same for one who looks for damage: whether the heads are where the log ends is not asked first.
+    ///
+    /// # Errors
+    /// As [`open_read_only`](Self::open_read_only), but for that.
+    pub fn open_to_examine(data_dir: &Path) -> Result<Self, StoreError> {
+        connection::check_library()?;
+        let path: Arc<Path> = log_of(data_dir).into();
+        open::for_examining(&path)?;
+        Ok(Self { path, lock: None })
+    }
+
+    /// Whether SQLite finds its own file sound: every page, every row, every index.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] with what is wrong first.
+    pub fn check_file(&self) -> Result<(), StoreError> {
+        let reader = SqliteReader::open(&self.path)?;
+        let verdict: String = reader
+            .connection()
+            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+            .map_err(|error| errors::reading(&self.path, error))?;
+        if verdict == "ok" {
+            Ok(())
+        } else {
+            Err(errors::damaged(&self.path, verdict))
+        }
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -70,14 +98,8 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Corrupt`] names what is wrong first.
     pub fn integrity(&self) -> Result<u64, StoreError> {
+        self.check_file()?;
         let reader = SqliteReader::open(&self.path)?;
-        let verdict: String = reader
-            .connection()
-            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-            .map_err(|error| errors::reading(&self.path, error))?;
-        if verdict != "ok" {
-            return Err(errors::damaged(&self.path, verdict));
-        }
         let mut events = 0;
         for shard in reader.shards()? {
             events += verify_chain(&reader, shard)?;

@@ -22,6 +22,10 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Makes the log when there is none, upgrades an older one, and checks what is cheap to check.
 pub(crate) fn for_writing(path: &Arc<Path>) -> Result<(), StoreError> {
+    make_ready(path).map_err(|error| errors::unless_disk(path, error))
+}
+
+fn make_ready(path: &Arc<Path>) -> Result<(), StoreError> {
     if !exists(path)? {
         create(path)?;
     }
@@ -37,6 +41,13 @@ pub(crate) fn for_writing(path: &Arc<Path>) -> Result<(), StoreError> {
 
 /// The same for one who may not change anything.
 pub(crate) fn for_reading(path: &Arc<Path>) -> Result<(), StoreError> {
+    for_examining(path)
+        .and_then(|connection| check_heads(&SqliteReader::on(connection, path), path))
+        .map_err(|error| errors::unless_disk(path, error))
+}
+
+/// That it is a log of ours and of today's format.
+pub(crate) fn for_examining(path: &Arc<Path>) -> Result<Connection, StoreError> {
     if !exists(path)? {
         return Err(StoreError::Foreign(format!(
             "{} does not exist; name the data directory of a shop",
@@ -52,17 +63,19 @@ pub(crate) fn for_reading(path: &Arc<Path>) -> Result<(), StoreError> {
             path.display()
         )));
     }
-    check_heads(&SqliteReader::on(connection, path), path)
+    Ok(connection)
 }
 
 /// Whether there is a log. A write-ahead log without its log is the rest of one that was lost.
 pub(crate) fn exists(path: &Path) -> Result<bool, StoreError> {
     let is_there = |path: &Path| {
         path.try_exists().map_err(|error| {
-            StoreError::Foreign(format!(
-                "{} cannot be looked at: {error}; give this user the right to",
-                path.display()
-            ))
+            errors::of_disk(path, &error).unwrap_or_else(|| {
+                StoreError::Foreign(format!(
+                    "{} cannot be looked at: {error}; give this user the right to",
+                    path.display()
+                ))
+            })
         })
     };
     if is_there(path)? {
@@ -87,9 +100,13 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Makes an empty log under another name first: a crash leaves no half of one behind.
 fn create(path: &Path) -> Result<(), StoreError> {
     let new = beside(path, ".new");
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(not_usable(&new, &error)),
-        _ => {}
+    // A journal that a crash left beside it would be played into the new one.
+    for rest in ["", "-journal", "-wal", "-shm"] {
+        let rest = beside(&new, rest);
+        match std::fs::remove_file(&rest) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(not_usable(&rest, &error)),
+            _ => {}
+        }
     }
     fill(&new).map_err(|error| errors::reading(&new, error))?;
     publish(&new, path)
@@ -104,7 +121,9 @@ pub(crate) fn publish(new: &Path, path: &Path) -> Result<(), StoreError> {
             let Some(directory) = path.parent() else { return Ok(()) };
             sync_directory(directory)
         });
-    renamed.map_err(|error| StoreError::Unavailable(Box::new(error)))
+    renamed.map_err(|error| {
+        errors::of_disk(path, &error).unwrap_or_else(|| StoreError::Unavailable(format!("{}: {error}", path.display()).into()))
+    })
 }
 
 /// Makes the names in a directory durable, and its own name in the one above.
@@ -125,6 +144,8 @@ fn fill(new: &Path) -> Result<()> {
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()?;
+    // Before it has its name: a crash while the mode changes leaves a rollback journal, which nobody may play back who only reads.
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     connection.close().map_err(|(_, error)| error)
 }
 
@@ -227,10 +248,12 @@ fn last_batch(connection: &Connection, shard: u16) -> Result<(u64, Hash)> {
 }
 
 fn not_usable(path: &Path, error: &std::io::Error) -> StoreError {
-    StoreError::Foreign(format!(
-        "{} cannot be used: {error}; give this user the right to read and write it",
-        path.display()
-    ))
+    errors::of_disk(path, error).unwrap_or_else(|| {
+        StoreError::Foreign(format!(
+            "{} cannot be used: {error}; give this user the right to read and write it",
+            path.display()
+        ))
+    })
 }
 
 fn foreign(path: &Path, what: &str) -> StoreError {

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use event_store::{
-    Event, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Snapshot, StoreError, StreamId, StreamRead,
+    Event, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Snapshot, StoreError, Stray, StreamId, StreamRead,
     StreamSlice, Timer, Unfinished,
 };
 use rusqlite::{Connection, OptionalExtension, Result, Row, types::Type};
@@ -109,6 +109,32 @@ impl SqliteReader {
     }
 }
 
+impl SqliteReader {
+    /// Shard after shard, each found by one look into the key: the table is not read through.
+    fn strays_of(&self, table: &'static str, column: &str, limit: usize) -> Result<Vec<Stray>> {
+        let sql = format!(
+            "WITH RECURSIVE shards (shard) AS (
+                 SELECT min(shard) FROM {table}
+                 UNION ALL
+                 SELECT (SELECT min(shard) FROM {table} WHERE shard > shards.shard) FROM shards WHERE shards.shard IS NOT NULL
+             ), bounds (shard, below) AS (
+                 SELECT shard, iif(shard IN (SELECT shard FROM log_head) AND shard BETWEEN 0 AND 65535, 1, 9223372036854775807) FROM shards
+             )
+             SELECT t.shard, t.{column} FROM bounds CROSS JOIN {table} AS t ON t.shard = bounds.shard AND t.{column} < bounds.below LIMIT ?1"
+        );
+        self.connection
+            .prepare(&sql)?
+            .query_map([most(limit)], |row| {
+                Ok(Stray {
+                    table,
+                    shard: row.get(0)?,
+                    position: row.get(1)?,
+                })
+            })?
+            .collect()
+    }
+}
+
 impl LogReader for SqliteReader {
     fn head(&self, shard: u16) -> Result<Option<Head>, StoreError> {
         self.answer(|reader| head(&reader.connection, shard))
@@ -190,16 +216,19 @@ impl LogReader for SqliteReader {
         self.answer(|reader| {
             reader
                 .connection
-                .prepare_cached("SELECT id, at, input, reason FROM parked WHERE shard = ?1 ORDER BY at, id LIMIT ?2")?
-                .query_map((shard, most(limit)), |row| {
-                    Ok(Parked {
-                        id: bytes_id(row, 0)?,
-                        at: row.get(1)?,
-                        input: text(row, 2)?,
-                        reason: row.get(3)?,
-                    })
-                })?
+                .prepare_cached("SELECT id, at, input, reason FROM parked WHERE shard = ?1 AND ended_at IS NULL ORDER BY at, id LIMIT ?2")?
+                .query_map((shard, most(limit)), parked)?
                 .collect()
+        })
+    }
+
+    fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
+        self.answer(|reader| {
+            reader
+                .connection
+                .prepare_cached("SELECT id, at, input, reason FROM parked WHERE shard = ?1 AND id = ?2 AND ended_at IS NULL")?
+                .query_row((shard, id.as_bytes().as_slice()), parked)
+                .optional()
         })
     }
 
@@ -210,6 +239,73 @@ impl LogReader for SqliteReader {
                 .prepare_cached("SELECT shard FROM log_head ORDER BY shard")?
                 .query_map([], |row| row.get(0))?
                 .collect()
+        })
+    }
+
+    fn records(&self, after: Option<RecordKey>, limit: usize) -> Result<Option<Vec<IdempotencyRecord>>, StoreError> {
+        // Every key is longer than nothing.
+        let after = after.map_or(Vec::new(), |key| key.0.to_vec());
+        self.answer(|reader| {
+            reader
+                .connection
+                .prepare_cached(
+                    "SELECT key, fingerprint, position, recorded_at, answer FROM idempotency WHERE key > ?1 ORDER BY key LIMIT ?2",
+                )?
+                .query_map((after, most(limit)), |row| {
+                    Ok(IdempotencyRecord {
+                        key: RecordKey(row.get(0)?),
+                        fingerprint: row.get(1)?,
+                        position: row.get(2)?,
+                        recorded_at: row.get(3)?,
+                        answer: row.get_ref(4)?.as_blob()?.into(),
+                    })
+                })?
+                .collect::<Result<_>>()
+                .map(Some)
+        })
+    }
+
+    fn snapshots(&self, after: Option<&Snapshot>, limit: usize) -> Result<Option<Vec<Snapshot>>, StoreError> {
+        let (kind, id, shape) = after.map_or((String::new(), String::new(), Vec::new()), |snapshot| {
+            (
+                snapshot.stream.kind.to_string(),
+                snapshot.stream.id.to_string(),
+                snapshot.shape.to_vec(),
+            )
+        });
+        self.answer(|reader| {
+            reader
+                .connection
+                .prepare_cached(
+                    "SELECT aggregate_type, aggregate_id, shape, sequence, state FROM snapshots
+                     WHERE (aggregate_type, aggregate_id, shape) > (?1, ?2, ?3) ORDER BY aggregate_type, aggregate_id, shape LIMIT ?4",
+                )?
+                .query_map((kind, id, shape, most(limit)), |row| {
+                    Ok(Snapshot {
+                        stream: StreamId {
+                            kind: row.get::<_, String>(0)?.into(),
+                            id: text_id(row, 1)?,
+                        },
+                        shape: row.get(2)?,
+                        sequence: row.get(3)?,
+                        state: row.get_ref(4)?.as_blob()?.into(),
+                    })
+                })?
+                .collect::<Result<_>>()
+                .map(Some)
+        })
+    }
+
+    fn strays(&self, limit: usize) -> Result<Vec<Stray>, StoreError> {
+        self.answer(|reader| {
+            reader.snapshot(|reader| {
+                let mut strays = Vec::new();
+                for (table, column) in [("events", "position"), ("batches", "last_position")] {
+                    strays.extend(reader.strays_of(table, column, limit)?);
+                }
+                strays.truncate(limit);
+                Ok(strays)
+            })
         })
     }
 }
@@ -257,7 +353,17 @@ fn text(row: &Row<'_>, column: usize) -> Result<Box<str>> {
 }
 
 fn text_id(row: &Row<'_>, column: usize) -> Result<Uuid> {
-    Uuid::try_parse(row.get_ref(column)?.as_str()?).map_err(|error| not_an_id(column, Type::Text, error))
+    let text = row.get_ref(column)?.as_str()?;
+    let id = Uuid::try_parse(text).map_err(|error| not_an_id(column, Type::Text, error))?;
+    // An id has one spelling: the hashes are over the id, so another spelling would be a change that they do not show.
+    if id_text(id, &mut [0; Hyphenated::LENGTH]) != text {
+        return Err(rusqlite::Error::FromSqlConversionFailure(
+            column,
+            Type::Text,
+            format!("{text} is not how an id is written").into(),
+        ));
+    }
+    Ok(id)
 }
 
 fn bytes_id(row: &Row<'_>, column: usize) -> Result<Uuid> {
@@ -275,4 +381,13 @@ fn bound(number: u64) -> i64 {
 
 fn most(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn parked(row: &Row<'_>) -> Result<Parked> {
+    Ok(Parked {
+        id: bytes_id(row, 0)?,
+        at: row.get(1)?,
+        input: text(row, 2)?,
+        reason: row.get(3)?,
+    })
 }

@@ -56,8 +56,7 @@ impl LogWriter for SqliteWriter {
                 shard,
                 holder: format!("instance {holder}"),
             }),
-            Err(CommitError::Disk(error)) => Err(errors::damaged(&self.path, error)),
-            Err(error) => Err(StoreError::Unavailable(Box::new(error))),
+            Err(error) => Err(errors::taking(&self.path, error)),
         }
     }
 
@@ -110,6 +109,7 @@ fn write(connection: &Connection, batch: &Batch) -> Result<(), CommitError> {
     move_head(connection, batch)?;
     write_events(connection, batch).map_err(errors::writing)?;
     write_unfinished(connection, batch).map_err(errors::writing)?;
+    end_parked(connection, batch)?;
     write_kept(connection, batch).map_err(errors::writing)
 }
 
@@ -202,6 +202,24 @@ fn write_unfinished(connection: &Connection, batch: &Batch) -> Result<()> {
     Ok(())
 }
 
+fn end_parked(connection: &Connection, batch: &Batch) -> Result<(), CommitError> {
+    for unparked in &batch.unparked {
+        let ended = connection
+            .prepare_cached(
+                "UPDATE parked SET ended_at = ?1, ended_by = ?2, ended_how = ?3 WHERE shard = ?4 AND id = ?5 AND ended_at IS NULL",
+            )
+            .and_then(|mut update| {
+                let id = unparked.id.as_bytes().as_slice();
+                update.execute((unparked.at, &*unparked.by, unparked.how.name(), batch.shard, id))
+            })
+            .map_err(errors::writing)?;
+        if ended != 1 {
+            return Err(CommitError::Refused(format!("{} is not set aside", unparked.id)));
+        }
+    }
+    Ok(())
+}
+
 fn write_kept(connection: &Connection, batch: &Batch) -> Result<()> {
     let mut record = connection
         .prepare_cached("INSERT INTO idempotency (key, fingerprint, position, recorded_at, answer) VALUES (?1, ?2, ?3, ?4, ?5)")?;
@@ -214,7 +232,7 @@ fn write_kept(connection: &Connection, batch: &Batch) -> Result<()> {
             &*kept.answer,
         ))?;
     }
-    let mut park = connection.prepare_cached("INSERT OR REPLACE INTO parked VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut park = connection.prepare_cached("INSERT OR REPLACE INTO parked (shard, id, at, input, reason) VALUES (?1, ?2, ?3, ?4, ?5)")?;
     for parked in &batch.parked {
         park.execute((
             batch.shard,

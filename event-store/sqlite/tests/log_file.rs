@@ -35,6 +35,53 @@ fn a_log_is_made_where_there_is_none() {
     assert!(ordinary);
 }
 
+#[test]
+fn a_log_of_format_1_is_upgraded_with_what_it_has_set_aside() {
+    let scratch = scratch();
+    write(&SqliteStore::open(scratch.path()).expect("made"), 3);
+    sql(
+        &scratch.path().join("log.db"),
+        "DROP INDEX parked_by_age;
+         ALTER TABLE parked DROP COLUMN ended_at;
+         ALTER TABLE parked DROP COLUMN ended_by;
+         ALTER TABLE parked DROP COLUMN ended_how;
+         CREATE INDEX parked_by_age ON parked (shard, at, id);
+         INSERT INTO parked VALUES (0, zeroblob(16), 7, '{}', 'why');
+         PRAGMA user_version = 1",
+    );
+    let line = SqliteStore::open_read_only(scratch.path()).expect_err("too old").to_string();
+    assert!(line.contains("older format 1; `jangbu migrate` upgrades it to 2"), "{line}");
+    let store = SqliteStore::open(scratch.path()).expect("upgraded");
+    let reader = store.reader().expect("a reader");
+    assert_eq!(reader.parked(0, 10).expect("read").len(), 1);
+    assert!(reader.parked_input(0, Uuid::nil()).expect("read").is_some());
+    assert_eq!(store.integrity().expect("sound"), 3);
+}
+
+#[test]
+fn a_log_has_its_journal_mode_before_it_has_its_name() {
+    let scratch = scratch();
+    let data = scratch.path().join("data");
+    fs::create_dir_all(&data).expect("made");
+    for rest in ["log.db.new", "log.db.new-journal", "log.db.new-wal"] {
+        fs::write(data.join(rest), "left over by a crash").expect("write");
+    }
+    write(&SqliteStore::open(&data).expect("made"), 3);
+    let copy = scratch.path().join("copy");
+    let restored = scratch.path().join("restored");
+    SqliteStore::backup(&data, &copy).expect("copied");
+    SqliteStore::restore(&copy, &restored).expect("restored");
+    // Bytes 18 and 19 of the header: 2 is the write-ahead log, 1 a rollback journal (sqlite.org/fileformat2.html).
+    let modes = |directory: &Path| fs::read(directory.join("log.db")).expect("read")[18..20].to_vec();
+    assert_eq!((modes(&data), modes(&restored)), (vec![2, 2], vec![2, 2]));
+    assert_eq!(modes(&copy), [1, 1], "a backup is one file");
+    let left: Vec<_> = fs::read_dir(&restored)
+        .expect("read")
+        .map(|entry| entry.expect("read").file_name())
+        .collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("journal")), "{left:?}");
+}
+
 /// A name, what makes the file, what the refusal says.
 type Case<'a> = (&'a str, &'a dyn Fn(&Path), &'a str);
 
@@ -53,7 +100,7 @@ fn files_that_are_no_log_are_refused_in_one_line_that_names_them() {
             &|log| sql(log, "CREATE TABLE recipes (name)"),
             "belongs to another program",
         ),
-        ("newer", &|log| ours(log, "PRAGMA user_version = 2"), "newer format 2"),
+        ("newer", &|log| ours(log, "PRAGMA user_version = 3"), "newer format 3"),
         (
             "without a format",
             &|log| ours(log, "PRAGMA user_version = 0"),

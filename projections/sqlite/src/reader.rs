@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-use aggregates::{AccountId, OrderId, OrderNumber, PaymentId, ProductId, TrackingId};
+use aggregates::{AccountId, OrderId, OrderNumber, OrderStatus, PaymentId, ProductId, TrackingId};
 use projections::{
-    AccountView, Checkpoint, InventoryView, MOST_IDS, MOST_ROWS, OrderView, OrdersQuestion, Page, PaymentView, ProductView,
-    ProductsQuestion, ReadError, Scope, Views, WalletEntry, WalletView,
+    AccountView, Checkpoint, InventoryView, MOST_IDS, MOST_ROWS, OrderView, OrdersQuestion, Page, PaymentView, ProcessesQuestion,
+    ProductView, ProductsQuestion, ReadError, Scope, Views, WalletEntry, WalletView,
 };
 use rusqlite::{Connection, OptionalExtension, params_from_iter, types::Value};
 use serde::de::DeserializeOwned;
@@ -72,7 +72,7 @@ impl Views for SqliteViews {
     fn order_by_tracking(&self, tracking: TrackingId) -> Result<Option<OrderView>, ReadError> {
         let tracking = [blob(tracking.uuid())];
         self.pool.ask(|connection| {
-            Ok(rows(connection, "SELECT data FROM orders_v1 WHERE tracking = ?1", &tracking)?
+            Ok(rows(connection, "SELECT data FROM orders_v2 WHERE tracking = ?1", &tracking)?
                 .into_iter()
                 .next())
         })
@@ -92,6 +92,10 @@ impl Views for SqliteViews {
             ));
         }
         self.page(orders_query(question), question.first)
+    }
+
+    fn processes_page(&self, question: &ProcessesQuestion) -> Result<Page<OrderView>, ReadError> {
+        self.page(processes_query(question), question.first)
     }
 
     fn products(&self, ids: &[ProductId]) -> Result<HashMap<ProductId, ProductView>, ReadError> {
@@ -139,7 +143,7 @@ impl Views for SqliteViews {
     }
 }
 
-const BY_NUMBER: &str = "SELECT data FROM orders_v1 WHERE number = ?1 ORDER BY row";
+const BY_NUMBER: &str = "SELECT data FROM orders_v2 WHERE number = ?1 ORDER BY row";
 
 /// Text as it is searched: composed, and in lower case.
 pub(crate) fn searchable(text: &str) -> String {
@@ -150,10 +154,10 @@ pub(crate) fn searchable(text: &str) -> String {
 fn orders_query(question: &OrdersQuestion) -> Query {
     let open = question.status.filter(|status| under_way(*status));
     let (from, place) = match (question.scope, open) {
-        (Scope::Seller(_), _) => ("SELECT o.data FROM order_sellers_v1 p CROSS JOIN orders_v1 o ON o.id = p.id", "p"),
-        (Scope::Buyer(_), _) => ("SELECT o.data FROM orders_v1 o INDEXED BY orders_v1_buyer", "o"),
-        (Scope::All, Some(_)) => ("SELECT o.data FROM orders_v1 o INDEXED BY orders_v1_open", "o"),
-        (Scope::All, None) => ("SELECT o.data FROM orders_v1 o INDEXED BY orders_v1_placed", "o"),
+        (Scope::Seller(_), _) => ("SELECT o.data FROM order_sellers_v1 p CROSS JOIN orders_v2 o ON o.id = p.id", "p"),
+        (Scope::Buyer(_), _) => ("SELECT o.data FROM orders_v2 o INDEXED BY orders_v2_buyer", "o"),
+        (Scope::All, Some(_)) => ("SELECT o.data FROM orders_v2 o INDEXED BY orders_v2_open", "o"),
+        (Scope::All, None) => ("SELECT o.data FROM orders_v2 o INDEXED BY orders_v2_placed", "o"),
     };
     let mut query = Query::of(from, format!("{place}.placed_at DESC, {place}.id DESC"));
     match question.scope {
@@ -175,6 +179,31 @@ fn orders_query(question: &OrdersQuestion) -> Query {
     }
     if let Some(text) = wanted(question.search.as_deref()) {
         query.and("(instr(o.number, ?) > 0 OR instr(o.names, ?) > 0)", [text.clone(), text]);
+    }
+    query
+}
+
+fn processes_query(question: &ProcessesQuestion) -> Query {
+    let stuck = Value::Text(OrderStatus::NeedsAttention.name().to_owned());
+    let order = "o.placed_at, o.id";
+    let mut query = match question.stuck {
+        Some(true) => {
+            let mut query = Query::of("SELECT o.data FROM orders_v2 o INDEXED BY orders_v2_open", order);
+            query.and("o.open = 1", []);
+            query.and("o.status = ?", [stuck]);
+            query
+        }
+        others => {
+            let mut query = Query::of("SELECT o.data FROM orders_v2 o INDEXED BY orders_v2_purchase", order);
+            query.and("o.purchase = 1", []);
+            if others.is_some() {
+                query.and("o.status <> ?", [stuck]);
+            }
+            query
+        }
+    };
+    if let Some(after) = question.after {
+        query.and("(o.placed_at, o.id) > (?, ?)", [Value::Integer(after.at.micros()), blob(after.id)]);
     }
     query
 }
@@ -257,7 +286,7 @@ fn rows<V: DeserializeOwned>(connection: &Connection, sql: &str, values: &[Value
 
 #[cfg(test)]
 mod tests {
-    use aggregates::{OrderStatus, Timestamp};
+    use aggregates::Timestamp;
     use projections::Cursor;
 
     use super::*;
@@ -295,6 +324,11 @@ mod tests {
                 let bounded = plan.starts_with("SEARCH") && plan.contains("placed_at") && plan.contains("id");
                 assert!(bounded && !plan.contains("TEMP B-TREE"), "{scope:?} {status:?}: {plan}");
             }
+        }
+        for stuck in [None, Some(true), Some(false)] {
+            let plan = plan(&connection, processes_query(&ProcessesQuestion { stuck, first: 20, after }));
+            let bounded = plan.starts_with("SEARCH") && plan.contains("placed_at") && plan.contains("id");
+            assert!(bounded && !plan.contains("TEMP B-TREE"), "{stuck:?}: {plan}");
         }
         for seller in [None, Some(account)] {
             let plan = plan(

@@ -7,12 +7,12 @@ pub(crate) const APPLICATION_ID: i64 = 0x4A42_5657;
 pub(crate) const FORMAT: i64 = 1;
 
 /// One index for each question: by id, number and tracking id; a buyer's, a seller's and all orders by time; and the few that are
-/// under way by status, into which an order that is confirmed at once never comes.
+/// under way by status, and those whose purchase is, into which an order that is confirmed at once never comes.
 pub(crate) const TABLES: &str = "
     CREATE TABLE views (one INTEGER PRIMARY KEY CHECK (one = 1), names TEXT NOT NULL, log BLOB) STRICT;
     CREATE TABLE checkpoints (shard INTEGER PRIMARY KEY, position INTEGER NOT NULL, recorded_at INTEGER NOT NULL) STRICT;
 
-    CREATE TABLE orders_v1 (
+    CREATE TABLE orders_v2 (
         row INTEGER PRIMARY KEY,
         id BLOB NOT NULL UNIQUE,
         number TEXT NOT NULL,
@@ -21,14 +21,16 @@ pub(crate) const TABLES: &str = "
         placed_at INTEGER NOT NULL,
         status TEXT NOT NULL,
         open INTEGER NOT NULL,
+        purchase INTEGER NOT NULL,
         names TEXT NOT NULL,
         data TEXT NOT NULL
     ) STRICT;
-    CREATE INDEX orders_v1_number ON orders_v1 (number);
-    CREATE INDEX orders_v1_tracking ON orders_v1 (tracking);
-    CREATE INDEX orders_v1_placed ON orders_v1 (placed_at, id);
-    CREATE INDEX orders_v1_buyer ON orders_v1 (buyer, placed_at, id);
-    CREATE INDEX orders_v1_open ON orders_v1 (status, placed_at, id) WHERE open = 1;
+    CREATE INDEX orders_v2_number ON orders_v2 (number);
+    CREATE INDEX orders_v2_tracking ON orders_v2 (tracking);
+    CREATE INDEX orders_v2_placed ON orders_v2 (placed_at, id);
+    CREATE INDEX orders_v2_buyer ON orders_v2 (buyer, placed_at, id);
+    CREATE INDEX orders_v2_open ON orders_v2 (status, placed_at, id) WHERE open = 1;
+    CREATE INDEX orders_v2_purchase ON orders_v2 (placed_at, id) WHERE purchase = 1;
     CREATE TABLE order_sellers_v1 (
         seller BLOB NOT NULL,
         placed_at INTEGER NOT NULL,

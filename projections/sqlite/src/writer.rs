@@ -125,9 +125,9 @@ pub(crate) trait Row: Serialize + DeserializeOwned {
 }
 
 impl Row for OrderView {
-    const SELECT: &'static str = "SELECT data FROM orders_v1 WHERE id = ?1";
-    const INSERT: &'static str = "INSERT INTO orders_v1 (id, number, tracking, buyer, placed_at, status, open, names, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    const UPDATE: &'static str = "UPDATE orders_v1 SET status = ?2, open = ?3, data = ?4 WHERE id = ?1";
+    const SELECT: &'static str = "SELECT data FROM orders_v2 WHERE id = ?1";
+    const INSERT: &'static str = "INSERT INTO orders_v2 (id, number, tracking, buyer, placed_at, status, open, purchase, names, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    const UPDATE: &'static str = "UPDATE orders_v2 SET status = ?2, open = ?3, purchase = ?4, data = ?5 WHERE id = ?1";
 
     fn insert(&self, statement: &mut Statement<'_>, data: &str) -> rusqlite::Result<usize> {
         let mut names = String::new();
@@ -143,13 +143,20 @@ impl Row for OrderView {
             self.placed_at.micros(),
             self.status.name(),
             under_way(self.status),
+            self.purchase_under_way(),
             names,
             data,
         ))
     }
 
     fn update(&self, statement: &mut Statement<'_>, data: &str) -> rusqlite::Result<usize> {
-        statement.execute((self.id.uuid().into_bytes(), self.status.name(), under_way(self.status), data))
+        statement.execute((
+            self.id.uuid().into_bytes(),
+            self.status.name(),
+            under_way(self.status),
+            self.purchase_under_way(),
+            data,
+        ))
     }
 }
 

@@ -71,7 +71,7 @@ fn views_of_other_shapes_are_filled_anew() {
     wait_until_counted(&handle, &log);
     handle.stop();
     let file = Connection::open(directory.path().join(FILE)).expect("the file");
-    file.execute_batch("UPDATE views SET names = 'orders_v0'; UPDATE orders_v1 SET data = '{}'")
+    file.execute_batch("UPDATE views SET names = 'orders_v0'; UPDATE orders_v2 SET data = '{}'")
         .expect("a change");
     drop(file);
     assert!(matches!(

@@ -4,8 +4,8 @@ mod shop;
 
 use std::sync::Arc;
 
-use aggregates::{CommerceEvent, Currency, OrderEvent, OrderStatus, PaymentId, TrackingId, WalletEvent};
-use projections::{EntryKind, MOST_IDS, MOST_ROWS, OrdersQuestion, ProductsQuestion, ReadError, Scope, Views};
+use aggregates::{CommerceEvent, Currency, Obstacle, OrderEvent, OrderStatus, PaymentId, TrackingId, WalletEvent};
+use projections::{EntryKind, MOST_IDS, MOST_ROWS, OrdersQuestion, ProcessesQuestion, ProductsQuestion, ReadError, Scope, Views};
 use projections_sqlite::SqliteViews;
 use shop::{Log, account, is, line, offered, order, placed, quick, start, wait_until_counted, won};
 
@@ -72,6 +72,51 @@ fn pages_show_each_order_once_newest_first() {
     let (_directory, views) = shop();
     let newest_first: Vec<u64> = (0..150).rev().collect();
     assert_eq!(walk(&views, &all()), newest_first);
+}
+
+#[test]
+fn purchases_that_have_not_ended_are_listed_oldest_first_and_those_that_need_a_person_apart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut log = Log::new(1);
+    let payment = |n| PaymentId::for_order(order(n));
+    let needed = || OrderEvent::AttentionNeeded {
+        cause: Obstacle::Provider,
+        reason: "silent".into(),
+    };
+    for n in 0..60 {
+        let then = match n % 4 {
+            0 => vec![],
+            1 => vec![OrderEvent::Confirmed { payment: payment(n) }],
+            2 => vec![needed()],
+            _ => vec![needed(), OrderEvent::Resumed { by: account(9) }],
+        };
+        let begun = [placed(n, 1, [line(1, "coffee", 9)])].into_iter();
+        let all: Vec<_> = begun.chain(then.into_iter().map(|event| is(n, event))).map(Some).collect();
+        log.record(0, &all);
+    }
+    let (handle, views) = start(&log, directory.path(), quick());
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    let listed = |stuck| {
+        let mut question = ProcessesQuestion {
+            stuck,
+            first: 7,
+            after: None,
+        };
+        let mut seen = Vec::new();
+        loop {
+            let page = views.processes_page(&question).expect("a page");
+            seen.extend(page.rows.iter().map(|row| row.id.uuid().as_u64_pair().1));
+            question.after = page.rows.last().map(projections::OrderView::cursor);
+            if !page.more {
+                return seen;
+            }
+        }
+    };
+    let only = |wanted: &[u64]| -> Vec<u64> { (0..60).filter(|n| wanted.contains(&(n % 4))).collect() };
+    assert_eq!(listed(None), only(&[0, 2, 3]));
+    assert_eq!(listed(Some(true)), only(&[2]));
+    assert_eq!(listed(Some(false)), only(&[0, 3]));
 }
 
 #[test]

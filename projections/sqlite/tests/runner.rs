@@ -97,7 +97,7 @@ fn an_event_that_does_not_fit_stalls_the_views_after_all_before_it() {
         panic!("it is stalled")
     };
     assert_eq!(position, bad[0].position);
-    assert!(reason.contains("orders_v1"), "{reason}");
+    assert!(reason.contains("orders_v2"), "{reason}");
     assert_eq!(views.orders(&[order(1)]).expect("an answer").len(), 1);
 }
 

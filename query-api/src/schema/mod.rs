@@ -17,7 +17,7 @@ use projections::{OrdersQuestion, ProductsQuestion};
 use uuid::Uuid;
 
 pub(crate) use account::Account;
-pub(crate) use order::Order;
+pub(crate) use order::{Order, StuckAfter};
 pub(crate) use payment::Payment;
 pub(crate) use product::{Inventory, Product};
 

@@ -1,10 +1,10 @@
 //! Orders, and what they are made of.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aggregates::{Line, PaymentId};
 use async_graphql::{Context, ID, Object, Result, SimpleObject};
-use projections::OrderView;
+use projections::{OrderView, explain};
 use serde::Deserialize;
 
 use super::{
@@ -12,12 +12,11 @@ use super::{
     values::{DateTime, FailureCode, Money, OrderStatus},
     viewer,
 };
-use crate::{
-    error::Failed,
-    language::{self, Language},
-    reader::SealedText,
-    viewer::Sight,
-};
+use crate::{error::Failed, language::Language, reader::SealedText, viewer::Sight};
+
+/// How long the payment provider may be silent before a person is asked to look.
+#[derive(Clone, Copy)]
+pub(crate) struct StuckAfter(pub(crate) Duration);
 
 /// How many lines an order is taken to have when the cost of a question is estimated.
 const USUAL_LINES: usize = 5;
@@ -122,20 +121,26 @@ impl Order {
         Ok(reader(ctx)?.load_one(payment).await?.map(Payment))
     }
 
-    /// What it waits for.
+    /// What it waits for, until when, and what follows.
     async fn explain(&self, ctx: &Context<'_>) -> Result<Explanation> {
         let order = &self.0;
-        let text = language::explanation(order.status, order.method, *ctx.data::<Language>()?);
-        let mut waiting_for = text.map(|(waiting_for, _)| waiting_for.to_owned());
-        if let (Some(text), Some(reason), true) = (&mut waiting_for, &order.attention, viewer(ctx)?.is_admin()) {
-            *text = format!("{text}: {reason}");
-        }
-        let until = order.pay_until.filter(|_| order.status == aggregates::OrderStatus::AwaitingPayment);
+        let payment = if order.purchase_under_way() {
+            let payment = order.payment.unwrap_or_else(|| PaymentId::for_order(order.id));
+            reader(ctx)?.load_one(payment).await?
+        } else {
+            None
+        };
+        let StuckAfter(stuck_after) = *ctx.data::<StuckAfter>()?;
+        let audience = viewer(ctx)?.audience(order);
+        let explained = explain(order, payment.as_deref(), stuck_after, audience, *ctx.data::<Language>()?);
+        let (waiting_for, until, next) = explained.map_or((None, None, None), |explained| {
+            (Some(explained.waiting_for), explained.until, Some(explained.next))
+        });
         Ok(Explanation {
             status: order.status.into(),
             waiting_for,
             until: until.map(DateTime),
-            next: text.map(|(_, next)| next),
+            next,
         })
     }
 }
@@ -216,8 +221,8 @@ pub(crate) struct Explanation {
     status: OrderStatus,
     /// Who or what has to act; null when nothing more is to happen.
     waiting_for: Option<String>,
-    /// Until when, where there is a deadline.
+    /// Until when: the deadline to pay, or when a person is asked to look; null where there is no bound.
     until: Option<DateTime>,
-    /// What follows.
-    next: Option<&'static str>,
+    /// What follows by itself, and what the asker can do.
+    next: Option<String>,
 }

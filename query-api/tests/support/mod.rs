@@ -9,8 +9,8 @@ use std::{
 };
 
 use aggregates::{
-    AccountId, Currency, FailureCode, Line, Money, OrderId, OrderNumber, OrderStatus, PaymentId, PaymentMethod, PaymentStatus, ProductId,
-    Quantity, Role, Sealed, Timestamp, TrackingId,
+    AccountId, Attention, Currency, FailureCode, Line, Money, Obstacle, OrderEvent, OrderId, OrderNumber, OrderStatus, PaymentId,
+    PaymentMethod, PaymentStatus, ProductId, Quantity, Role, Sealed, Timestamp, TrackingId,
 };
 use axum::{
     Router,
@@ -21,8 +21,8 @@ use http_body_util::BodyExt as _;
 use key_vault::KeyVault;
 use projections::{
     AccountView, Attempt, AttemptKind, AttemptOutcome, AttemptResult, Checkpoint, Cursor, EntryKind, Failure, InventoryView, OrderView,
-    OrdersQuestion, Page, PaymentView, ProductView, ProductsQuestion, Progress, ReadError, RunnerState, Scope, ShardProgress, Views,
-    WalletEntry, WalletView,
+    OrdersQuestion, Page, PaymentView, ProcessesQuestion, ProductView, ProductsQuestion, Progress, ReadError, RunnerState, Scope,
+    ShardProgress, Views, WalletEntry, WalletView,
 };
 use query_api::{AuthError, ConsistencyToken, Limits, Principal, QueryApi, Timeouts};
 use serde_json::{Value, json};
@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
+pub(crate) const STUCK_AFTER: Duration = Duration::from_hours(24);
 pub(crate) const LOG: Uuid = Uuid::from_u128(0x109);
 
 /// Who there is.
@@ -162,6 +163,19 @@ impl Views for Memory {
             question.first,
             question.after,
         ))
+    }
+
+    fn processes_page(&self, question: &ProcessesQuestion) -> Result<Page<OrderView>, ReadError> {
+        self.called("processes_page")?;
+        let wanted = |row: &&OrderView| {
+            row.purchase_under_way()
+                && question.stuck.is_none_or(|stuck| row.stuck() == stuck)
+                && question.after.is_none_or(|after| row.cursor() > after)
+        };
+        let mut rows: Vec<_> = self.orders.iter().filter(wanted).cloned().collect();
+        rows.sort_by_key(OrderView::cursor);
+        rows.truncate(question.first + 1);
+        Ok(Page::of(rows, question.first))
     }
 
     fn products(&self, ids: &[ProductId]) -> Result<HashMap<ProductId, ProductView>, ReadError> {
@@ -364,6 +378,8 @@ impl Shop {
             number: number(n),
             tracking: TrackingId::for_order(id),
             status: OrderStatus::Confirmed,
+            below: None,
+            since: at,
             version: 3,
             buyer,
             address: self.seal(buyer, &address.to_string()),
@@ -375,7 +391,8 @@ impl Shop {
             updated_at: at,
             pay_until: None,
             payment: Some(PaymentId::for_order(id)),
-            attention: None,
+            attention: Attention::default(),
+            taken_up_at: None,
         });
         self.memory.payments.push(PaymentView {
             id: PaymentId::for_order(id),
@@ -412,6 +429,39 @@ impl Shop {
         order.failure = Some(Failure { code, product: None });
     }
 
+    /// The provider was asked for the order's money and gave no answer.
+    pub(crate) fn silence(&mut self, n: u128) {
+        let (order, payment) = self.order_and_payment(n);
+        order.status = OrderStatus::PaymentPending;
+        payment.status = PaymentStatus::Unknown;
+        for attempt in &mut payment.attempts {
+            attempt.outcome = Some(AttemptOutcome {
+                at: order.placed_at,
+                result: AttemptResult::Unknown,
+                code: None,
+                message: None,
+            });
+        }
+    }
+
+    /// A person has to look at the order, for this reason.
+    pub(crate) fn stick(&mut self, n: u128, reason: &str) {
+        self.silence(n);
+        let (order, _) = self.order_and_payment(n);
+        order.below = Some(order.status);
+        order.status = OrderStatus::NeedsAttention;
+        order.attention.evolve(&OrderEvent::AttentionNeeded {
+            cause: Obstacle::Provider,
+            reason: reason.to_owned(),
+        });
+    }
+
+    pub(crate) fn order_and_payment(&mut self, n: u128) -> (&mut OrderView, &mut PaymentView) {
+        let order = self.memory.orders.iter_mut().find(|order| order.id == order_id(n));
+        let payment = self.memory.payments.iter_mut().find(|payment| payment.order == order_id(n));
+        (order.expect("an order"), payment.expect("a payment"))
+    }
+
     pub(crate) fn serve(self) -> Served {
         let memory = Arc::new(self.memory);
         let (report, progress) = watch::channel(self.progress);
@@ -426,6 +476,7 @@ impl Shop {
             introspection: self.introspection,
             limits: self.limits,
             timeouts: self.timeouts,
+            stuck_after: STUCK_AFTER,
         });
         Served {
             router,

@@ -126,6 +126,7 @@ impl World {
             currency: Currency::KRW,
             reservation_ttl: 60 * MINUTE,
             payment_deadline: 10 * MINUTE,
+            stuck_after: Duration::from_hours(24),
         };
         let mut world = Self {
             now: Timestamp::default(),
@@ -248,6 +249,11 @@ impl World {
         ))?;
         self.run();
         Ok(())
+    }
+
+    /// An operator does something about the order, and everything follows.
+    pub(crate) fn operator(&mut self, command: OrderCommand) {
+        self.expect(Command::Order(ORDER, command));
     }
 
     /// The next timer's time comes; nothing has followed yet. Says how long that took.

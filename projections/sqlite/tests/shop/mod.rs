@@ -9,9 +9,9 @@ use std::{
 };
 
 use aggregates::{
-    AccountEvent, AccountId, CommerceEvent, Currency, EmailIndex, FailureCode, InventoryEvent, Kind, Line, Money, OrderEvent, OrderId,
-    PaymentEvent, PaymentId, PaymentMethod, ProductEvent, ProductId, Quantity, Recorded, Registration, Role, Sealed, Stock, Timestamp,
-    TrackingId, WalletEvent,
+    AccountEvent, AccountId, CommerceEvent, Currency, EmailIndex, FailureCode, InventoryEvent, Kind, Line, Money, Obstacle, OrderEvent,
+    OrderId, PaymentEvent, PaymentId, PaymentMethod, ProductEvent, ProductId, Quantity, Recorded, Registration, Role, Sealed, Stock,
+    Timestamp, TrackingId, WalletEvent,
 };
 use event_store::{Batch, Event, EventStore, Head, LogWriter, MemoryStore, StreamId, batch_hash};
 use projections::{Progress, Runner, RunnerHandle, RunnerSettings, RunnerState};
@@ -433,7 +433,10 @@ impl RandomShop {
                 failure: FailureCode::OutOfStock,
                 product: Some(product(0)),
             },
-            _ => OrderEvent::AttentionNeeded { reason: "look".into() },
+            _ => OrderEvent::AttentionNeeded {
+                cause: Obstacle::Provider,
+                reason: "look".into(),
+            },
         }
     }
 
