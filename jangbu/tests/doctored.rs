@@ -32,7 +32,7 @@ const DOCTORED: [(&str, &str, &str); 15] = [
         "UPDATE events SET recorded_at = 1 WHERE position = 9",
         "recorded time never goes back",
     ),
-    ("log.db", "UPDATE log_head SET position = position + 1", "assertion `left == right`"),
+    ("log.db", "UPDATE log_head SET position = position + 1", "the head is at"),
     (
         "log.db",
         "UPDATE events SET metadata = json_set(metadata, '$.causationId', 'nobody') WHERE event_type = 'order.confirmed'",
@@ -73,7 +73,11 @@ const DOCTORED: [(&str, &str, &str); 15] = [
         "UPDATE events SET event_type = 'order.cancelled' WHERE event_type = 'order.confirmed'",
         "a cancelled order keeps no money",
     ),
-    ("log.db", "INSERT INTO parked VALUES (0, x'00', 0, '{}', 'because')", "set aside"),
+    (
+        "log.db",
+        "INSERT INTO parked (shard, id, at, input, reason) VALUES (0, zeroblob(16), 0, '{}', 'because')",
+        "set aside",
+    ),
     (
         "simulator.db",
         "INSERT INTO ledger (at, kind, payment_key, order_id, amount, currency) SELECT at, kind, 'again', order_id, amount, currency FROM ledger",

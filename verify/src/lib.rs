@@ -1,0 +1,166 @@
+//! What must always hold of a log, its views and the provider's ledger, counted again from what is recorded.
+//!
+//! It reads through the port, page after page, and shares no code with the aggregates' decisions: an error in how they decide or count
+//! shows here. Whatever stands in a log, it never fails on it: what cannot be read is a finding like any other.
+
+mod chain;
+#[cfg(feature = "sqlite")]
+mod ledger;
+mod pages;
+mod privacy;
+mod report;
+mod requests;
+mod shapes;
+mod shop;
+mod snapshots;
+#[cfg(feature = "sqlite")]
+mod views;
+mod waiting;
+
+use std::{collections::HashMap, ops::ControlFlow, time::Duration};
+
+use event_store::{LogReader, StoreError};
+use uuid::Uuid;
+
+#[cfg(feature = "sqlite")]
+pub use ledger::{LedgerError, read_ledger};
+pub use report::{Counts, Finding, Invariant, Place, Report};
+#[cfg(feature = "sqlite")]
+pub use views::{ViewsChecked, verify_views};
+
+/// What the payment provider's own ledger says of one order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Provided {
+    /// How often it was charged.
+    pub charges: u64,
+    /// How much was charged in all, in minor units.
+    pub charged: i64,
+    /// How much was given back in all.
+    pub cancelled: i64,
+    /// When it was first charged by the provider's clock, microseconds since 1970; none when that clock is not ours to compare.
+    pub charged_at: Option<i64>,
+}
+
+/// The provider's ledger, by order.
+pub type Ledger = HashMap<Uuid, Provided>;
+
+/// What is to be checked, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The time by which deadlines are judged, microseconds since 1970; none for the time of the last event.
+    pub now: Option<i64>,
+    /// How long after its deadline a process may still be on its way.
+    pub grace: Duration,
+    /// The provider's ledger, to be compared with the log. One that is used meanwhile is read before the log.
+    pub ledger: Option<Ledger>,
+    /// Where the shards' logs stood before the ledger was read: an order that something happened to after that is not compared with it.
+    /// Empty when neither is used any more.
+    pub ledger_heads: Vec<(u16, u64)>,
+    /// Whether nothing is under way any more: then every order has ended or needs a person, and the ledger and the log agree on each.
+    pub quiescent: bool,
+    /// Whether the hashes are computed again. Only to see what the other checks find by themselves.
+    pub hashes: bool,
+    /// Whether the snapshots are compared with the fold.
+    pub snapshots: bool,
+    /// How many findings are kept; all are counted.
+    pub keep: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            now: None,
+            grace: Duration::from_mins(1),
+            ledger: None,
+            ledger_heads: Vec::new(),
+            quiescent: false,
+            hashes: true,
+            snapshots: true,
+            keep: 100,
+        }
+    }
+}
+
+/// Checks every shard of a log, from its beginning to the head that it had when this began.
+///
+/// It may run beside a writer: what is appended meanwhile is not looked at.
+///
+/// # Errors
+/// The log cannot be read just now. What is read and does not hold is in the report.
+pub fn verify_log(reader: &dyn LogReader, options: &Options) -> Result<Report, StoreError> {
+    match verify_log_with(reader, options, &mut |_, _| ControlFlow::Continue(()))? {
+        ControlFlow::Continue(report) | ControlFlow::Break(report) => Ok(report),
+    }
+}
+
+/// The same, telling how many events of how many are read; it may be told to stop, and then returns what it has found so far.
+///
+/// # Errors
+/// As [`verify_log`].
+pub fn verify_log_with(
+    reader: &dyn LogReader,
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<ControlFlow<Report, Report>, StoreError> {
+    let mut report = Report::keeping(options.keep);
+    let shards = shards_of(reader, &mut report)?;
+    let total = shards.iter().map(|shard| shard.head.position).sum();
+    let mut chain = chain::Chain::new(&shards, options.hashes);
+    let mut shop = shop::Shop::new(shards.len() == 1);
+    let mut requests = requests::Requests::default();
+    let mut read = 0;
+    for shard in &shards {
+        let mut pages = pages::Pages::new(reader, shard.head.shard, shard.head.position);
+        chain.begin(reader, shard);
+        while let Some(page) = pages.next(&mut report)? {
+            for event in &page {
+                report.counts.events += 1;
+                let Some(metadata) = chain.event(event, &mut report)? else {
+                    continue;
+                };
+                requests.event(event, &metadata, &mut report);
+                privacy::event(event, &mut report);
+                shop.event(event, &mut report);
+            }
+            read += page.len() as u64;
+            if progress(read, total).is_break() {
+                return Ok(ControlFlow::Break(report));
+            }
+        }
+        chain.end(shard, &mut report)?;
+        shop.end_of_shard(shard, &mut report);
+        chain::beyond(reader, shard, &mut report)?;
+    }
+    report.counts.streams = chain.streams();
+    chain::strays(reader, &mut report)?;
+    requests::records(reader, &shards, &shop, &mut report)?;
+    shop.end(&shards, options, &mut report);
+    if options.snapshots && snapshots::check(reader, &mut report, &mut || progress(read, total))?.is_break() {
+        return Ok(ControlFlow::Break(report));
+    }
+    Ok(ControlFlow::Continue(report))
+}
+
+fn shards_of(reader: &dyn LogReader, report: &mut Report) -> Result<Vec<waiting::Shard>, StoreError> {
+    let shards = match reader.shards() {
+        Ok(shards) => shards,
+        Err(StoreError::Corrupt(what)) => {
+            report.add(Invariant::Chain, Place::default(), format!("the heads cannot be read: {what}"));
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    let mut known = Vec::new();
+    for shard in shards {
+        match waiting::Shard::read(reader, shard, report) {
+            Ok(Some(shard)) => known.push(shard),
+            Ok(None) => {}
+            Err(StoreError::Corrupt(what)) => {
+                report.add(Invariant::Chain, Place::shard(shard), format!("the head cannot be read: {what}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    report.counts.shards = known.len() as u64;
+    Ok(known)
+}
