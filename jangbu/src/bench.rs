@@ -4,7 +4,6 @@
 //! answered. Every order asks to be answered once its purchase is settled (`Prefer: wait`), so the time of a request is the time from
 //! accepting an order to its confirmation, durable. `docs/performance.md` explains each figure.
 
-mod http;
 mod load;
 mod machine;
 mod metrics;
@@ -24,13 +23,13 @@ use clap::{Args, Subcommand, ValueEnum};
 use uuid::Uuid;
 
 use self::{
-    http::Address,
     load::{Measured, Plan},
     machine::Cpu,
     metrics::Metrics,
     report::Report,
     server::{Scratch, Server},
 };
+use crate::client::{http::Address, people::Credentials};
 
 /// The price of every product of the bench, in the currency's smallest unit.
 const PRICE: u64 = 1_000;
@@ -217,7 +216,7 @@ async fn prepare(args: &PurchaseArgs, target: &Target) -> anyhow::Result<Plan> {
 /// The server that is measured, and where it keeps its data.
 struct Target {
     address: Address,
-    admin: shop::Credentials,
+    admin: Credentials,
     own: Option<Server>,
     /// None when it is not known where the server keeps its data.
     data: Option<PathBuf>,
@@ -230,7 +229,7 @@ struct Target {
 impl Target {
     async fn start(args: &PurchaseArgs) -> anyhow::Result<Self> {
         if let Some(address) = &args.url {
-            let admin = shop::Credentials {
+            let admin = Credentials {
                 email: args.admin_email.clone(),
                 password: args.admin_password.clone(),
             };
@@ -250,7 +249,7 @@ impl Target {
         let data = scratch.path().to_owned();
         let fsync = machine::fsync_p50(&data)?;
         say(&format!("starting a server with its data in {}", data.display()));
-        let admin = shop::Credentials {
+        let admin = Credentials {
             email: "admin@bench.example".to_owned(),
             password: Uuid::new_v4().to_string(),
         };

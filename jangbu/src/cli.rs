@@ -1,11 +1,11 @@
 //! The command line.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    bench, copies,
+    attack, bench, copies,
     failure::Failure,
     health, serve,
     settings::{Flags, Settings},
@@ -39,6 +39,8 @@ enum Command {
     Healthcheck(HealthcheckArgs),
     /// Measures a shop that is served, over real HTTP.
     Bench(bench::BenchArgs),
+    /// Attacks a shop with concurrent pairs of calls, and checks that stock, credit and charges still add up.
+    Attack(Box<attack::AttackArgs>),
     /// Copies the log and the keys to a new directory, also while the shop is served.
     Backup(BackupArgs),
     /// Makes a data directory from a backup.
@@ -106,10 +108,40 @@ struct RestoreArgs {
 
 /// Does what the command line asks, and says how it ended.
 pub fn main() -> ExitCode {
-    let Cli { config, command } = Cli::parse();
+    let Cli { config, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && attacks(std::env::args_os().skip(1)) => return unusable(&error),
+        Err(error) => error.exit(),
+    };
     match run(config.as_ref(), command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
+    }
+}
+
+/// Whether the subcommand is `attack`.
+fn attacks(arguments: impl Iterator<Item = OsString>) -> bool {
+    let mut arguments = arguments.skip_while(|argument| argument.to_string_lossy().starts_with("--config="));
+    match arguments.next() {
+        Some(first) if first == "--config" => arguments.nth(1).is_some_and(|argument| argument == "attack"),
+        Some(first) => first == "attack",
+        None => false,
+    }
+}
+
+/// For an attack 2 means that it found something, so a command line that cannot be read is 1.
+fn unusable(error: &clap::Error) -> ExitCode {
+    // Nobody reads a closed standard error.
+    let _ = error.print();
+    ExitCode::FAILURE
+}
+
+/// What was found is the reason to end with 2.
+fn verdict(anomalies: u64) -> Result<(), Failure> {
+    match anomalies {
+        0 => Ok(()),
+        1 => Err(Failure::wrong("the attack found an anomaly")),
+        found => Err(Failure::wrong(format_args!("the attack found {found} anomalies"))),
     }
 }
 
@@ -141,7 +173,24 @@ fn run(config: Option<&PathBuf>, command: Command) -> Result<(), Failure> {
             health::check(&Settings::read(&Flags { listen, ..flags(data) })?, given)
         }
         Command::Bench(arguments) => serve::on_runtime(async { Ok(bench::run(arguments).await?) }),
+        Command::Attack(arguments) => serve::on_runtime(async { verdict(attack::run(*arguments).await?) }),
         Command::Backup(BackupArgs { to, data }) => copies::backup(&Settings::read(&flags(data))?, &to),
         Command::Restore(RestoreArgs { from, data }) => copies::restore(&from, &Settings::read(&flags(DataArgs { data: Some(data) }))?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attack_is_known_by_its_subcommand() {
+        let attacks = |line: &str| attacks(line.split_whitespace().map(OsString::from));
+        for line in ["attack", "attack --url", "--config f attack", "--config=f attack --x"] {
+            assert!(attacks(line), "{line}");
+        }
+        for line in ["", "backup --to attack", "--config attack serve", "--config", "--url attack"] {
+            assert!(!attacks(line), "{line}");
+        }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! It turns the libraries beside it into processes, and is the only one that reads settings. It decides nothing about the shop.
 
+mod attack;
 pub mod bench;
 mod cli;
+mod client;
 mod copies;
 mod demo;
 mod failure;

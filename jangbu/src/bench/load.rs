@@ -13,10 +13,10 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 use tokio::task::LocalSet;
 
-use super::{
-    Payment,
+use super::{Payment, shop::Shop};
+use crate::client::{
     http::{Address, Answer, Connection, first_text},
-    shop::{self, Session, Shop},
+    people::{self, Session},
 };
 
 /// How long an order asks to be waited for.
@@ -282,7 +282,7 @@ async fn renew(load: Rc<Load>) {
         tokio::time::sleep((shortest / 2).max(Duration::from_secs(1))).await;
         for (buyer, session) in sessions.iter_mut().enumerate() {
             // Without a new token the orders themselves tell: they are answered 401 and counted.
-            if let Ok(renewed) = shop::refresh(&load.plan.address, session).await {
+            if let Ok(renewed) = people::refresh(&load.plan.address, session).await {
                 load.heads.borrow_mut()[buyer] = head(&load.plan.address, &renewed.access);
                 *session = renewed;
             }

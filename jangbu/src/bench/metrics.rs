@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use super::http::{Address, Call};
+use crate::client::http::{Address, Call};
 
 /// The samples of one reading: name, labels, value.
 pub(super) struct Metrics {

@@ -13,9 +13,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-use super::{
+use crate::client::{
     http::{Address, Call},
-    shop::Credentials,
+    people::Credentials,
 };
 
 const STARTS_WITHIN: Duration = Duration::from_mins(1);

@@ -1,30 +1,18 @@
 //! The shop that the load buys in: a seller, buyers with a balance, products with enough stock, all made over REST.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::http::{Address, Call};
+use crate::client::{
+    http::{Address, Call},
+    people::{Credentials, Session, log_in, register, text},
+};
 
 /// Hashing a password takes a core for a while, on purpose.
 const PASSWORDS_AT_ONCE: usize = 2;
-
-/// Who logs in, and with what.
-#[derive(Clone)]
-pub(super) struct Credentials {
-    pub(super) email: String,
-    pub(super) password: String,
-}
-
-/// Somebody who is logged in.
-#[derive(Clone)]
-pub(super) struct Session {
-    pub(super) access: String,
-    pub(super) refresh: String,
-    pub(super) expires_in: Duration,
-}
 
 /// What the load buys, and who buys it.
 pub(super) struct Shop {
@@ -49,7 +37,7 @@ pub(super) struct Wanted<'a> {
 /// Makes it.
 pub(super) async fn open(address: &Address, wanted: &Wanted<'_>) -> anyhow::Result<Shop> {
     let admin = log_in(address, wanted.admin).await.context("logging in as the administrator")?;
-    let seller = register(address, &person(wanted, "seller", 0), "SELLER").await?.1;
+    let seller = register(address, &person(wanted, "seller", 0), "Bench", "SELLER").await?.1;
     let products = offer(address, wanted, &seller).await?;
     let mut registrations = JoinSet::new();
     let turns = Arc::new(Semaphore::new(PASSWORDS_AT_ONCE));
@@ -57,7 +45,7 @@ pub(super) async fn open(address: &Address, wanted: &Wanted<'_>) -> anyhow::Resu
         let (address, buyer, turns) = (address.clone(), person(wanted, "buyer", number), Arc::clone(&turns));
         registrations.spawn(async move {
             let _turn = turns.acquire().await?;
-            register(&address, &buyer, "BUYER").await
+            register(&address, &buyer, "Bench", "BUYER").await
         });
     }
     let mut buyers = Vec::new();
@@ -78,33 +66,6 @@ fn person(wanted: &Wanted<'_>, role: &str, number: u64) -> Credentials {
     }
 }
 
-/// Registers somebody and logs them in.
-async fn register(address: &Address, person: &Credentials, role: &str) -> anyhow::Result<(String, Session)> {
-    let body = json!({ "email": person.email, "password": person.password, "name": "Bench", "role": role });
-    let account = post("/api/v1/accounts", &body).expect(201, address).await?;
-    Ok((text(&account, "accountId")?, log_in(address, person).await?))
-}
-
-async fn log_in(address: &Address, person: &Credentials) -> anyhow::Result<Session> {
-    let body = json!({ "email": person.email, "password": person.password });
-    session(&post("/api/v1/auth/login", &body).expect(200, address).await?)
-}
-
-/// The same session with new tokens.
-pub(super) async fn refresh(address: &Address, old: &Session) -> anyhow::Result<Session> {
-    let body = json!({ "refreshToken": old.refresh });
-    session(&post("/api/v1/auth/refresh", &body).expect(200, address).await?)
-}
-
-fn session(tokens: &Value) -> anyhow::Result<Session> {
-    let expires_in = tokens["expiresIn"].as_u64().context("the answer names no expiresIn")?;
-    Ok(Session {
-        access: text(tokens, "accessToken")?,
-        refresh: text(tokens, "refreshToken")?,
-        expires_in: Duration::from_secs(expires_in),
-    })
-}
-
 async fn offer(address: &Address, wanted: &Wanted<'_>, seller: &Session) -> anyhow::Result<Vec<String>> {
     let mut products = Vec::new();
     for number in 0..wanted.products {
@@ -118,7 +79,7 @@ async fn offer(address: &Address, wanted: &Wanted<'_>, seller: &Session) -> anyh
         let call = Call {
             token: Some(&seller.access),
             key: Some(&key),
-            ..post("/api/v1/products", &body)
+            ..Call::post("/api/v1/products", &body)
         };
         products.push(text(&call.expect(201, address).await?, "productId")?);
     }
@@ -132,24 +93,7 @@ async fn deposit(address: &Address, wanted: &Wanted<'_>, admin: &Session, accoun
     let call = Call {
         token: Some(&admin.access),
         key: Some(&key),
-        ..post(&path, &body)
+        ..Call::post(&path, &body)
     };
     call.expect(201, address).await.map(drop)
-}
-
-const fn post<'a>(path: &'a str, body: &'a Value) -> Call<'a> {
-    Call {
-        method: "POST",
-        path,
-        token: None,
-        key: None,
-        body: Some(body),
-    }
-}
-
-fn text(answer: &Value, member: &str) -> anyhow::Result<String> {
-    answer[member]
-        .as_str()
-        .map(str::to_owned)
-        .with_context(|| format!("the answer names no {member}"))
 }

@@ -1,4 +1,4 @@
-//! The least of HTTP/1.1 that a load generator needs: it shares the machine with the server that it measures, so it does no more.
+//! The least of HTTP/1.1 that is needed: a load generator shares the machine with the server that it measures, so it does no more.
 
 use std::{io, str::FromStr, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Longer than any request of the bench asks the server to wait.
+/// Longer than any request asks the server to wait.
 const ANSWERS_WITHIN: Duration = Duration::from_mins(1);
 /// The longest head and the longest body of an answer.
 const LONGEST_HEAD: usize = 16 * 1024;
@@ -17,13 +17,13 @@ const LONGEST_BODY: usize = 8 * 1024 * 1024;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
+pub(crate) struct Address {
     authority: String,
 }
 
 impl Address {
     /// Host and port.
-    pub(super) fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 }
@@ -35,7 +35,7 @@ impl FromStr for Address {
         const FORM: &str = "write the address as http://HOST:PORT, without a path";
         let text = text.trim();
         if text.starts_with("https://") {
-            return Err("the bench speaks plain HTTP only: write http://HOST:PORT");
+            return Err("only plain HTTP is spoken here: write http://HOST:PORT");
         }
         let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
@@ -56,22 +56,22 @@ impl FromStr for Address {
 }
 
 /// A connection that is kept, with one request on it at a time.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
 /// An answer, as it lies in the connection's buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer<'a> {
-    pub(super) status: u16,
-    pub(super) body: &'a [u8],
+pub(crate) struct Answer<'a> {
+    pub(crate) status: u16,
+    pub(crate) body: &'a [u8],
     /// The server ends the connection after it.
-    pub(super) last: bool,
+    pub(crate) last: bool,
 }
 
 impl Connection {
-    pub(super) async fn open(address: &Address) -> io::Result<Self> {
+    pub(crate) async fn open(address: &Address) -> io::Result<Self> {
         let stream = TcpStream::connect(address.authority()).await?;
         stream.set_nodelay(true)?;
         Ok(Self {
@@ -81,15 +81,27 @@ impl Connection {
     }
 
     /// Sends a request, whole as it is, and waits for its answer.
-    pub(super) async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
-        tokio::time::timeout(ANSWERS_WITHIN, self.exchange_however_long(request))
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
+        self.send(request).await?;
+        self.receive().await
+    }
+
+    /// Sends a request or a part of it.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.received.clear();
+        tokio::time::timeout(ANSWERS_WITHIN, self.stream.write_all(bytes))
             .await
             .map_err(|_| io::ErrorKind::TimedOut)?
     }
 
-    async fn exchange_however_long(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
-        self.received.clear();
-        self.stream.write_all(request).await?;
+    /// Waits for the answer to the request that was sent.
+    pub(crate) async fn receive(&mut self) -> io::Result<Answer<'_>> {
+        tokio::time::timeout(ANSWERS_WITHIN, self.receive_however_long())
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)?
+    }
+
+    async fn receive_however_long(&mut self) -> io::Result<Answer<'_>> {
         loop {
             if self.stream.read_buf(&mut self.received).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -171,7 +183,7 @@ fn unreadable(text: &'static str) -> io::Error {
 }
 
 /// The text of the first member of this name that holds a text without escapes.
-pub(super) fn first_text<'a>(body: &'a [u8], member: &str) -> Option<&'a str> {
+pub(crate) fn first_text<'a>(body: &'a [u8], member: &str) -> Option<&'a str> {
     let member = member.as_bytes();
     // `"member":"`, without writing it down first.
     let at = body
@@ -182,18 +194,18 @@ pub(super) fn first_text<'a>(body: &'a [u8], member: &str) -> Option<&'a str> {
     std::str::from_utf8(&text[..end]).ok()
 }
 
-/// A request for what comes before and after the load, when there is time to write it anew.
-pub(super) struct Call<'a> {
-    pub(super) method: &'a str,
-    pub(super) path: &'a str,
-    pub(super) token: Option<&'a str>,
-    pub(super) key: Option<&'a str>,
-    pub(super) body: Option<&'a Value>,
+/// A request that is written anew each time.
+pub(crate) struct Call<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) token: Option<&'a str>,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) body: Option<&'a Value>,
 }
 
 impl<'a> Call<'a> {
     /// A question anybody may ask.
-    pub(super) const fn get(path: &'a str) -> Self {
+    pub(crate) const fn get(path: &'a str) -> Self {
         Self {
             method: "GET",
             path,
@@ -203,16 +215,25 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The answer's status and body.
-    pub(super) async fn send(&self, address: &Address) -> anyhow::Result<(u16, Vec<u8>)> {
+    /// A request with a body.
+    pub(crate) const fn post(path: &'a str, body: &'a Value) -> Self {
+        Self {
+            method: "POST",
+            body: Some(body),
+            ..Self::get(path)
+        }
+    }
+
+    /// The answer's status and body, on a connection of its own.
+    pub(crate) async fn send(&self, address: &Address) -> anyhow::Result<(u16, Vec<u8>)> {
         let what = || format!("{} {} at {}", self.method, self.path, address.authority());
         let mut connection = Connection::open(address).await.with_context(what)?;
-        let answer = connection.exchange(&self.write(address)).await.with_context(what)?;
+        let answer = connection.exchange(&self.write(address, true)).await.with_context(what)?;
         Ok((answer.status, answer.body.to_owned()))
     }
 
     /// The answer's JSON, when it has this status.
-    pub(super) async fn expect(&self, status: u16, address: &Address) -> anyhow::Result<Value> {
+    pub(crate) async fn expect(&self, status: u16, address: &Address) -> anyhow::Result<Value> {
         let (answered, body) = self.send(address).await?;
         if answered != status {
             let body = String::from_utf8_lossy(&body).chars().take(500).collect::<String>();
@@ -221,7 +242,8 @@ impl<'a> Call<'a> {
         serde_json::from_slice(&body).with_context(|| format!("the answer to {} {}", self.method, self.path))
     }
 
-    fn write(&self, address: &Address) -> Vec<u8> {
+    /// The whole request; the last one on its connection, or one of many.
+    pub(crate) fn write(&self, address: &Address, last: bool) -> Vec<u8> {
         let body = self.body.map(Value::to_string).unwrap_or_default();
         let mut head = format!(
             "{} {} HTTP/1.1\r\nHost: {}\r\nAccept: */*\r\n",
@@ -245,7 +267,9 @@ impl<'a> Call<'a> {
             add("Content-Type", "application/json");
         }
         add("Content-Length", &body.len().to_string());
-        add("Connection", "close");
+        if last {
+            add("Connection", "close");
+        }
         (head + "\r\n" + &body).into_bytes()
     }
 }
