@@ -10,6 +10,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 CACHE := $(or $(JANGBU_CACHE),$(HOME)/.cache/jangbu)
 LISTEN ?= 127.0.0.1:8080
 DATA ?= ./data
+FUZZ_SECONDS ?= 5
+KILLS ?= 500
 
 # CI builds beside the clone, so that a fresh clone finds what the one before it built.
 ifeq ($(CI),true)
@@ -20,7 +22,7 @@ export PATH := $(CACHE)/cargo-deny/bin:$(PATH)
 
 heading = @printf '\n==> %s\n' '$(1)'
 
-.PHONY: help run test check format bench audit clean-data setup-build setup-test
+.PHONY: help run test simulate mutants fuzz kill check format bench audit clean-data setup-build setup-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,15 +33,38 @@ run: setup-build ## build the shop and serve the demo on http://127.0.0.1:8080, 
 	$(call heading,Serving the demo shop on http://$(LISTEN) with data in $(DATA))
 	exec '$(TARGET)/release/jangbu' serve --demo --listen '$(LISTEN)' --data '$(DATA)'
 
-test: check ## what CI runs: check, then every test, then the purchase of the README
+test: check ## what CI runs: check, every test, 10,000 simulated seeds, fuzzing, the purchase of the README
 	$(call heading,Tests)
 	cargo test --workspace --locked
+	$(call heading,The simulation: 10000 seeds and every pair of crashes of every story)
+	cargo build --release --locked -p simulation
+	'$(TARGET)/release/simulation' --seeds 10000
+	'$(TARGET)/release/simulation' --scenarios
+	$(call heading,Fuzzing of what is read from outside)
+	tools/fuzz.sh $(FUZZ_SECONDS)
+	$(call heading,Fuzzing of the two APIs)
+	tools/api-fuzz.sh '$(TARGET)/debug/jangbu'
 	$(call heading,The purchase of the README)
 	tools/readme-test.sh '$(TARGET)/debug/jangbu'
+
+simulate: setup-build ## the whole engine under seeded faults: SEED=n that one again, SEEDS=n so many (from SEED); a million takes about an hour
+	cargo build --release --locked -p simulation
+	'$(TARGET)/release/simulation' $(if $(SEEDS),--seeds '$(SEEDS)' $(if $(SEED),--from '$(SEED)'),$(if $(SEED),--seed '$(SEED)')) $(ARGS)
+
+mutants: setup-build ## break the engine in small ways, and see which seed of the simulation notices (about fifteen minutes)
+	simulation/mutants/run.sh $(ARGS)
+
+fuzz: setup-test ## fuzz each decoder for FUZZ_SECONDS (5)
+	tools/fuzz.sh $(FUZZ_SECONDS)
+
+kill: setup-build ## kill the shop 500 times while it works, and look for what it acknowledged (KILLS=; about seven minutes, and the build)
+	$(call heading,$(KILLS) kills)
+	JANGBU_TEST_KILLS='$(KILLS)' cargo test --locked -p jangbu --test kill -- --nocapture
 
 check: setup-test ## format, clippy with warnings as errors, documentation, licences and layers
 	$(call heading,Format)
 	cargo fmt --all -- --check
+	cargo fmt --manifest-path fuzz/Cargo.toml -- --check
 	$(call heading,Clippy)
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(call heading,Documentation)
@@ -49,6 +74,7 @@ check: setup-test ## format, clippy with warnings as errors, documentation, lice
 
 format: ## format all Rust code
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 bench: setup-build ## measure purchases over HTTP, eight runs; ARGS="--orders 50000" (several minutes; needs gcc and jq)
 	$(call heading,Building jangbu)

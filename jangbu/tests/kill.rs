@@ -1,17 +1,22 @@
-//! The server is killed twenty times while it is at work. What it has acknowledged is there afterwards, every order comes to its end,
-//! and nobody is charged twice.
+//! The server is killed while it is at work, and while it starts, again and again. What it has acknowledged is there afterwards, every
+//! order comes to its end, and nothing is done twice.
+//!
+//! `JANGBU_TEST_KILLS` says how often; `make kill` does it 500 times.
 
 mod shop;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    fmt,
     path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
+use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use shop::{
     ADMIN, BUYER, COFFEE, Chance, Client, Pay, SELLER, Shop, Token,
@@ -20,7 +25,12 @@ use shop::{
 };
 use tokio::task::JoinSet;
 
+/// How often when nothing else is asked for.
 const KILLS: usize = 20;
+/// So often one shop is killed, then comes a new one: a log can be counted as a whole, and the last start is as quick as the first.
+const KILLS_OF_A_SHOP: usize = 50;
+/// How often it says how far it is.
+const TOLD_EVERY: usize = 25;
 const CLIENTS: usize = 6;
 
 /// What the shop has acknowledged, remembered outside of it.
@@ -31,13 +41,14 @@ struct Acknowledged {
     changes: Vec<String>,
 }
 
-/// An order and the request that placed it.
+/// An order, the request that placed it, and the answer to that.
 #[derive(Clone)]
 struct Placed {
     order: String,
     buyer: Token,
     key: String,
     body: Value,
+    answer: Value,
 }
 
 /// A client at work.
@@ -73,17 +84,14 @@ impl Worker {
 
     async fn place(&mut self, body: Value) -> String {
         let key = fresh_key();
-        let order = self
-            .client
-            .insist(&self.buyer, "/api/v1/orders", &key, &body)
-            .await
-            .expect(202)
-            .order_id();
+        let answer = self.client.insist(&self.buyer, "/api/v1/orders", &key, &body).await.expect(202);
+        let order = answer.order_id();
         let placed = Placed {
             order: order.clone(),
             buyer: self.buyer.clone(),
             key,
             body,
+            answer: answer.body,
         };
         self.acknowledged.lock().expect("nobody panics with it").orders.push(placed);
         order
@@ -161,9 +169,82 @@ impl Worker {
     }
 }
 
+/// What became of it all.
+#[derive(Default)]
+struct Totals {
+    kills: usize,
+    /// Of these while the server was starting.
+    at_start: usize,
+    replays: usize,
+    acknowledged: usize,
+    changes: usize,
+    placed: usize,
+    confirmed: usize,
+    out_of_stock: usize,
+    declined: usize,
+    expired: usize,
+    cancelled: usize,
+    without_balance: usize,
+    events: usize,
+}
+
+impl Totals {
+    fn add(&mut self, log: &invariants::Log, acknowledged: &Acknowledged) {
+        self.acknowledged += acknowledged.orders.len();
+        self.changes += acknowledged.changes.len();
+        self.placed += log.orders.len();
+        self.confirmed += log.ended("order.confirmed");
+        self.out_of_stock += log.ended("OUT_OF_STOCK");
+        self.declined += log.ended("PAYMENT_DECLINED");
+        self.expired += log.ended("PAYMENT_EXPIRED");
+        self.cancelled += log.ended("CANCELLED_BY_BUYER");
+        self.without_balance += log.ended("INSUFFICIENT_BALANCE");
+        self.events += log.events.len();
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} kills ({} while it was starting), {} orders and {} deposits and deliveries acknowledged and all there, {} replays checked; \
+             {} orders placed: {} confirmed, {} out of stock, {} declined, {} expired, {} cancelled, {} without balance; {} events",
+            self.kills,
+            self.at_start,
+            self.acknowledged,
+            self.changes,
+            self.replays,
+            self.placed,
+            self.confirmed,
+            self.out_of_stock,
+            self.declined,
+            self.expired,
+            self.cancelled,
+            self.without_balance,
+            self.events,
+        )
+    }
+}
+
 #[tokio::test]
-async fn whatever_was_acknowledged_survives_twenty_kills_and_every_order_ends() {
+async fn whatever_was_acknowledged_survives_every_kill_and_every_order_ends() {
+    let kills = match std::env::var("JANGBU_TEST_KILLS") {
+        Ok(kills) => kills.parse().expect("JANGBU_TEST_KILLS is a number"),
+        Err(_) => KILLS,
+    };
+    let begun = Instant::now();
     let mut chance = Chance::new("kill");
+    let mut totals = Totals::default();
+    while totals.kills < kills {
+        let until = kills.min(totals.kills + KILLS_OF_A_SHOP);
+        one_shop(until, &mut chance, &mut totals, begun).await;
+    }
+    println!("kill: {totals}; {} s", begun.elapsed().as_secs());
+    assert!(totals.placed >= totals.acknowledged && totals.confirmed > 0 && totals.replays > 0);
+}
+
+/// A shop of its own, killed until the total is reached, and then looked at as a whole.
+async fn one_shop(until: usize, chance: &mut Chance, totals: &mut Totals, begun: Instant) {
     let mut shop = Shop::open(&[
         ("JANGBU_PAYMENT__TIMEOUT", "4s"),
         ("JANGBU_PAYMENT__DEADLINE", "6s"),
@@ -192,22 +273,35 @@ async fn whatever_was_acknowledged_survives_twenty_kills_and_every_order_ends() 
         workers.spawn(worker.work());
     }
 
-    for _ in 0..KILLS {
+    let mut auditor = Auditor::default();
+    while totals.kills < until {
         pause(100 + chance.below(700)).await;
         shop.kill().await;
+        totals.kills += 1;
         // Nobody hears anything now; what was heard before is in the files.
-        is_recorded(shop.data(), &acknowledged);
+        auditor.look(shop.data(), &acknowledged);
+        tell(totals, begun);
+        // Now and then it does not come up either, and not the next time.
+        while totals.kills < until && chance.below(3) == 0 {
+            let moment = Duration::from_micros(chance.below(250_000));
+            let _ = tokio::time::timeout(moment, shop.start_again()).await;
+            shop.kill().await;
+            totals.kills += 1;
+            totals.at_start += 1;
+            auditor.look(shop.data(), &acknowledged);
+            tell(totals, begun);
+        }
         shop.start_again().await;
-        is_answered_again(&client, &acknowledged, &mut chance).await;
+        totals.replays += are_answered_again(&client, &acknowledged, chance).await;
     }
     stop.store(true, Ordering::Relaxed);
     while let Some(worker) = workers.join_next().await {
         worker.expect("no client panics");
     }
-    is_recorded(shop.data(), &acknowledged);
+    auditor.look(shop.data(), &acknowledged);
 
     eventually("every order comes to its end", async || {
-        invariants::read(shop.data()).unfinished().is_empty().then_some(())
+        Auditor::all_ended(shop.data()).then_some(())
     })
     .await;
     // With the provider's slow payments gone too, nothing moves any more but what is owed.
@@ -225,51 +319,138 @@ async fn whatever_was_acknowledged_survives_twenty_kills_and_every_order_ends() 
     }
     let log = shop.close().await;
     assert!(log.unfinished().is_empty());
-    let placed = acknowledged.lock().expect("nobody panics with it").orders.len();
-    println!(
-        "kill: {placed} orders acknowledged, {} placed, {} confirmed, {} out of stock, {} declined, {} expired, {} cancelled, {} without balance",
-        log.orders.len(),
-        log.ended("order.confirmed"),
-        log.ended("OUT_OF_STOCK"),
-        log.ended("PAYMENT_DECLINED"),
-        log.ended("PAYMENT_EXPIRED"),
-        log.ended("CANCELLED_BY_BUYER"),
-        log.ended("INSUFFICIENT_BALANCE"),
-    );
-    assert!(log.orders.len() >= placed && log.ended("order.confirmed") > 0);
-}
-
-/// Everything that was acknowledged is in the log, and the log is as it must be at any moment.
-fn is_recorded(data: &Path, acknowledged: &Mutex<Acknowledged>) {
-    let log = invariants::read(data);
     let acknowledged = acknowledged.lock().expect("nobody panics with it");
-    let keys: HashSet<_> = log.events.iter().filter_map(invariants::Event::key).collect();
-    let lost: Vec<_> = acknowledged
-        .orders
-        .iter()
-        .map(|placed| &placed.order)
-        .filter(|order| !log.orders.contains_key(*order))
-        .collect();
-    assert!(lost.is_empty(), "acknowledged orders are lost: {lost:?}");
-    let lost: Vec<_> = acknowledged.changes.iter().filter(|key| !keys.contains(key.as_str())).collect();
-    assert!(lost.is_empty(), "acknowledged deposits or goods are lost: {lost:?}");
+    is_in_the_end(&log, &acknowledged);
+    totals.add(&log, &acknowledged);
 }
 
-/// A few requests of before, sent again, get the answer of before.
-async fn is_answered_again(client: &Client, acknowledged: &Mutex<Acknowledged>, chance: &mut Chance) {
-    for _ in 0..3 {
+fn tell(totals: &Totals, begun: Instant) {
+    if totals.kills.is_multiple_of(TOLD_EVERY) {
+        println!(
+            "kill: {} kills, {} replays checked, {} s",
+            totals.kills,
+            totals.replays,
+            begun.elapsed().as_secs()
+        );
+    }
+}
+
+/// Reads what was added to the files since the last time, so that the five hundredth look takes no longer than the first.
+#[derive(Default)]
+struct Auditor {
+    /// The last event that was seen: its position and id.
+    last: Option<(i64, String)>,
+    /// Which order a key has placed.
+    orders: HashMap<String, String>,
+    /// What a key has done: the event's name, and the key.
+    done: HashSet<(String, String)>,
+    /// So many of the acknowledged orders and changes were found.
+    found: (usize, usize),
+}
+
+impl Auditor {
+    /// Everything that was acknowledged is in the log, what was there is there still, and nothing is there twice.
+    fn look(&mut self, data: &Path, acknowledged: &Mutex<Acknowledged>) {
+        let acknowledged = acknowledged.lock().expect("nobody panics with it");
+        self.read(&open(&data.join("log.db")));
+        for placed in &acknowledged.orders[self.found.0..] {
+            assert_eq!(
+                self.orders.get(&placed.key),
+                Some(&placed.order),
+                "an acknowledged order is lost, or its key placed another"
+            );
+        }
+        for key in &acknowledged.changes[self.found.1..] {
+            let there = ["wallet.deposited", "inventory.received"]
+                .iter()
+                .any(|name| self.done.contains(&((*name).to_owned(), key.clone())));
+            assert!(there, "an acknowledged deposit or delivery is lost: {key}");
+        }
+        self.found = (acknowledged.orders.len(), acknowledged.changes.len());
+        let twice: Option<String> = open(&data.join("simulator.db"))
+            .query_row(
+                "SELECT max(order_id) FROM (SELECT order_id FROM ledger WHERE kind = 'CHARGE' GROUP BY order_id HAVING count(*) > 1)",
+                [],
+                |row| row.get(0),
+            )
+            .expect("the ledger can be read");
+        assert_eq!(twice, None, "an order is charged twice");
+    }
+
+    fn read(&mut self, log: &Connection) {
+        let mut position = 0;
+        if let Some((last, id)) = &self.last {
+            let there: String = log
+                .query_row("SELECT event_id FROM events WHERE shard = 0 AND position = ?1", [last], |row| {
+                    row.get(0)
+                })
+                .expect("what was there is there still");
+            assert_eq!(there, *id, "what was there is as it was");
+            position = *last;
+        }
+        let sql = "SELECT position, event_id, event_type, aggregate_id, json_extract(metadata, '$.idempotencyKey')
+                   FROM events WHERE shard = 0 AND position > ?1 ORDER BY position";
+        let mut statement = log.prepare(sql).expect("the table is there");
+        let mut rows = statement.query([position]).expect("rows");
+        while let Some(row) = rows.next().expect("every row can be read") {
+            let text = |column| row.get::<_, String>(column).expect("a text");
+            position += 1;
+            assert_eq!(row.get::<_, i64>(0).expect("a position"), position, "positions are contiguous");
+            self.last = Some((position, text(1)));
+            let Some(key) = row.get::<_, Option<String>>(4).expect("a text or none") else {
+                continue;
+            };
+            let name = text(2);
+            if name == "order.placed" {
+                let before = self.orders.insert(key.clone(), text(3));
+                assert_eq!(before, None, "the key {key} placed two orders");
+            }
+            assert!(self.done.insert((name, key.clone())), "the key {key} did the same twice");
+        }
+    }
+
+    fn all_ended(data: &Path) -> bool {
+        let sql = "SELECT count(*) FILTER (WHERE event_type = 'order.placed') = count(*) FILTER (WHERE event_type <> 'order.placed')
+                   FROM events WHERE event_type IN ('order.placed', 'order.confirmed', 'order.cancelled')";
+        open(&data.join("log.db"))
+            .query_row(sql, [], |row| row.get(0))
+            .expect("the log can be read")
+    }
+}
+
+fn open(path: &Path) -> Connection {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags).expect("the file can be opened")
+}
+
+/// The same once more on the log as a whole.
+fn is_in_the_end(log: &invariants::Log, acknowledged: &Acknowledged) {
+    let keys: HashSet<_> = log.events.iter().filter_map(invariants::Event::key).collect();
+    assert!(acknowledged.orders.iter().all(|placed| log.orders.contains_key(&placed.order)));
+    assert!(acknowledged.changes.iter().all(|key| keys.contains(key.as_str())));
+}
+
+/// A few requests of before, sent again, get the answer of before, word for word. How many.
+async fn are_answered_again(client: &Client, acknowledged: &Mutex<Acknowledged>, chance: &mut Chance) -> usize {
+    for number in 0..3 {
         let placed = {
             let acknowledged = acknowledged.lock().expect("nobody panics with it");
-            let number = chance.below(acknowledged.orders.len().max(1) as u64);
-            acknowledged.orders.get(usize::try_from(number).expect("small")).cloned()
+            let orders = acknowledged.orders.len();
+            // The last one is the one that the kill came closest to.
+            let index = match number {
+                0 => orders.saturating_sub(1),
+                _ => usize::try_from(chance.below(orders.max(1) as u64)).expect("small"),
+            };
+            acknowledged.orders.get(index).cloned()
         };
-        let Some(placed) = placed else { return };
+        let Some(placed) = placed else { return number };
         let again = client
             .insist(&placed.buyer, "/api/v1/orders", &placed.key, &placed.body)
             .await
             .expect(202);
         assert!(again.replayed(), "{}", again.body);
-        assert_eq!(again.order_id(), placed.order);
+        assert_eq!(again.body, placed.answer, "the answer of before");
         assert_eq!(client.order(&placed.buyer, &placed.order).await.order_id(), placed.order);
     }
+    3
 }
