@@ -3,11 +3,14 @@
 #
 #   tools/setup.sh build    what building needs
 #   tools/setup.sh test     what `make check` and `make test` need besides
+#   tools/setup.sh fuzz     what tools/fuzz.sh needs
+#   tools/setup.sh api-fuzz what tools/api-fuzz.sh needs
 #
 # Where it may not install something it names the one command that does, and ends with 1.
 set -euo pipefail
 
 CARGO_DENY_VERSION=0.20.2
+CARGO_FUZZ_VERSION=0.13.2
 cache="${JANGBU_CACHE:-$HOME/.cache/jangbu}"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -24,12 +27,15 @@ need_commands() {
   for pair in "$@"; do
     command -v "${pair%%=*}" >/dev/null 2>&1 || missing+=("${pair#*=}")
   done
-  [ ${#missing[@]} -eq 0 ] && return
-  local install="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
-  command -v apt-get >/dev/null 2>&1 || fail "${missing[*]}" "your package manager: ${missing[*]}"
-  [ "$(id -u)" -eq 0 ] || fail "${missing[*]}" "sudo sh -c '$install'"
-  say "installing ${missing[*]}"
-  DEBIAN_FRONTEND=noninteractive sh -c "$install" >&2 || fail "${missing[*]}" "$install"
+  [ ${#missing[@]} -eq 0 ] || need_packages "${missing[@]}"
+}
+
+need_packages() {
+  local install="apt-get update && apt-get install -y --no-install-recommends $*"
+  command -v apt-get >/dev/null 2>&1 || fail "$*" "your package manager: $*"
+  [ "$(id -u)" -eq 0 ] || fail "$*" "sudo sh -c '$install'"
+  say "installing $*"
+  DEBIAN_FRONTEND=noninteractive sh -c "$install" >&2 || fail "$*" "$install"
 }
 
 need_rust() {
@@ -47,14 +53,30 @@ need_component() {
   rustup component add "$2" >&2 || fail "cargo $1" "rustup component add $2"
 }
 
-# Built once, beside the clone and not in it, in a version that is the same everywhere.
-need_cargo_deny() {
-  local root="$cache/cargo-deny"
-  [ "$("$root/bin/cargo-deny" --version 2>/dev/null)" = "cargo-deny $CARGO_DENY_VERSION" ] && return
-  say "building cargo-deny $CARGO_DENY_VERSION (about two minutes, once)"
-  local build=(env -u RUSTFLAGS CARGO_TARGET_DIR="$root/build" nice cargo install cargo-deny --quiet --locked --force --version "$CARGO_DENY_VERSION" --root "$root")
-  "${build[@]}" >&2 || fail "cargo-deny" "${build[*]}"
+# need_cargo_tool NAME VERSION MINUTES: built once, beside the clone and not in it, in a version that is the same everywhere.
+need_cargo_tool() {
+  local name="$1" version="$2" minutes="$3"
+  local root="$cache/$name"
+  [ "$("$root/bin/$name" --version 2>/dev/null)" = "$name $version" ] && return
+  say "building $name $version (about $minutes, once)"
+  local build=(env -u RUSTFLAGS CARGO_TARGET_DIR="$root/build" nice cargo install "$name" --quiet --locked --force --version "$version" --root "$root")
+  "${build[@]}" >&2 || fail "$name" "${build[*]}"
   rm -rf "$root/build"
+}
+
+# Python's packages in an environment of their own, beside the clone: exactly those that are named there, by version and hash.
+need_python_packages() {
+  local list="$1" root="$2"
+  cmp -s "$list" "$root/installed" && "$root/bin/python" -c '' 2>/dev/null && return
+  command -v python3 >/dev/null 2>&1 && python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3 python3-venv
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11" "your package manager: python3 (3.11 or newer)"
+  say "installing $(grep -m 1 '^schemathesis==' "$list" | tr -d ' \\') (once)"
+  rm -rf "$root"
+  local make=(python3 -m venv "$root")
+  "${make[@]}" >&2 || fail "a Python environment" "${make[*]}"
+  local install=("$root/bin/pip" install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: --requirement "$list")
+  "${install[@]}" >&2 || fail "schemathesis" "${install[*]}"
+  cp "$list" "$root/installed"
 }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -68,10 +90,19 @@ case "${1:-}" in
     need_commands cc=gcc curl=curl jq=jq
     need_component fmt rustfmt
     need_component clippy clippy
-    need_cargo_deny
+    need_cargo_tool cargo-deny "$CARGO_DENY_VERSION" "two minutes"
+    ;;
+  fuzz)
+    need_rust
+    need_commands cc=gcc c++=g++
+    need_cargo_tool cargo-fuzz "$CARGO_FUZZ_VERSION" "half a minute"
+    ;;
+  api-fuzz)
+    need_commands curl=curl jq=jq
+    need_python_packages tools/api-fuzz.txt "$cache/api-fuzz"
     ;;
   *)
-    echo "usage: tools/setup.sh build|test" >&2
+    echo "usage: tools/setup.sh build|test|fuzz|api-fuzz" >&2
     exit 2
     ;;
 esac
