@@ -696,8 +696,15 @@ impl Purchase {
             Step::Repriced if self.failure.is_none() => self.prepare_payment(placed),
             Step::Prepared if self.failure.is_none() => self.begin_payment(placed, settings),
             Step::Submitted { .. } | Step::Held { .. } if self.failure.is_none() => self.hold_or_request(placed),
-            // It was put off until too late: nothing is attempted any more, and an earlier attempt may have been made.
-            Step::Requested { .. } if self.is_too_late(at) => vec![self.tell_payment(PaymentCommand::AskStatus)],
+            // It was put off until nobody wants it any more, or too late: nothing is attempted. But an earlier attempt may have been made.
+            Step::Requested { attempt, .. } if self.failure.is_some() || self.is_too_late(at) => {
+                let status = "NOT_ASKED".to_owned();
+                vec![self.tell_payment(if *attempt == 1 {
+                    PaymentCommand::RecordNotCharged { status }
+                } else {
+                    PaymentCommand::AskStatus
+                })]
+            }
             Step::Requested {
                 amount,
                 payment_key,
@@ -728,12 +735,7 @@ impl Purchase {
                 close.into_iter().chain(self.watch(at)).collect()
             }
             Step::NotCharged { .. } if self.failure.is_none() => vec![self.tell_payment(PaymentCommand::Repeat)],
-            Step::NotCharged { .. } => {
-                let mut asks = self.undo(placed);
-                // The request may still be under way somewhere: money that turns up later is given back.
-                asks.extend(self.watch(at));
-                asks
-            }
+            Step::NotCharged { .. } => self.undo(placed, at),
 
             // The ways back.
             Step::DebitRefused => {
@@ -767,7 +769,7 @@ impl Purchase {
             Step::Resumed | Step::CompensationRequested => self.go_on(placed, at, settings),
             Step::Resolved { outcome } => self.resolve(*outcome, placed, at, settings),
             // What was left over because it was set aside.
-            Step::Reversed | Step::Refunded | Step::Declined if self.ended => self.undo_begun(placed),
+            Step::Reversed | Step::Refunded | Step::Declined if self.ended => self.undo_begun(placed, at),
             Step::Prepared if self.ended => vec![self.tell_payment(PaymentCommand::Cancel)],
             // The provider was asked, or the goods are being sold: its word, or the sale, comes first.
             Step::CancellationRequested { .. } | Step::Expired { .. } if self.money.under_way() => vec![],
@@ -785,7 +787,7 @@ impl Purchase {
             | Step::Refunded
                 if !self.ended =>
             {
-                self.undo(placed)
+                self.undo(placed, at)
             }
 
             Step::Placed(_)
@@ -1089,15 +1091,14 @@ impl Purchase {
                 vec![self.need_attention("the balance was asked to take the money back: retry the step that was set aside")]
             }
             Funds::Captured | Funds::Contradicted | Funds::Reversing => vec![self.tell_payment(PaymentCommand::Reverse)],
-            _ if self.ended => self.undo_begun(placed),
+            _ if self.ended => self.undo_begun(placed, at),
             // What comes too late is not repeated: the provider is asked what became of it, for the last time.
             Funds::NotCharged if !undo && self.is_too_late(at) => vec![self.tell_payment(PaymentCommand::AskStatus)],
             Funds::NotCharged if !undo => vec![self.tell_payment(PaymentCommand::Repeat)],
-            Funds::NotCharged => self.undo(placed).into_iter().chain(self.watch(at)).collect(),
             Funds::None if !undo => self.reserve_next(placed, settings),
             Funds::Prepared if !undo && self.until.is_some() => self.hold_or_request(placed),
             Funds::Prepared if !undo => self.begin_payment(placed, settings),
-            Funds::None | Funds::Prepared | Funds::Declined | Funds::Reversed => self.undo(placed),
+            Funds::None | Funds::Prepared | Funds::NotCharged | Funds::Declined | Funds::Reversed => self.undo(placed, at),
         }
     }
 
@@ -1155,13 +1156,13 @@ impl Purchase {
     }
 
     /// Everything that was begun is undone, and the order says why.
-    fn undo(&self, placed: &Placed) -> Vec<Ask> {
+    fn undo(&self, placed: &Placed, at: Timestamp) -> Vec<Ask> {
         let Some((failure, product)) = self.failure else { return vec![] };
         let cancel = self.tell_order(OrderCommand::Cancel { failure, product });
-        self.undo_begun(placed).into_iter().chain([cancel]).collect()
+        self.undo_begun(placed, at).into_iter().chain([cancel]).collect()
     }
 
-    fn undo_begun(&self, placed: &Placed) -> Vec<Ask> {
+    fn undo_begun(&self, placed: &Placed, at: Timestamp) -> Vec<Ask> {
         let release = |line: &Line| Ask::Tell(Command::Inventory(line.product, InventoryCommand::Release { order: self.order }));
         let promised = placed
             .lines
@@ -1173,6 +1174,10 @@ impl Purchase {
         }
         if self.money == Funds::Prepared {
             asks.push(Ask::CancelTimer { id: self.timer(DEADLINE) });
+        }
+        if self.money == Funds::NotCharged {
+            // The request may still be under way somewhere: money that turns up later is given back.
+            asks.extend(self.watch(at));
         }
         asks
     }

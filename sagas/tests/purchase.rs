@@ -814,6 +814,43 @@ fn resumed_at_any_step_that_was_lost_it_comes_to_its_end() {
     }
 }
 
+#[test]
+fn cancelled_while_a_repeat_is_put_off_the_first_attempt_is_still_watched() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    let payment = world.answer(Answer::Unknown).payment();
+    world.calls.clear();
+    world.hear(payment, Answer::NotCharged);
+    let repeat = world.asked.remove(0);
+    world.buyer_cancels().expect("nothing is taken");
+    world.run();
+    world.assert_undone(FailureCode::CancelledByBuyer);
+    world.expect(repeat);
+    assert_eq!(world.calls.len(), 0, "nothing is attempted any more");
+    world.wait();
+    world.answer(Answer::Charged(1_000));
+    world.answer(Answer::Returned);
+    world.assert_undone(FailureCode::CancelledByBuyer);
+    assert_eq!(world.count("payment.reversed"), 1);
+}
+
+#[test]
+fn a_first_attempt_that_is_put_off_until_nobody_wants_it_is_not_made() {
+    let mut world = World::with_placed(with_key(card_order(&[1])));
+    while !matches!(world.asked.first(), Some(Command::Payment(_, PaymentCommand::Request { .. }))) {
+        world.deliver(0);
+    }
+    let request = world.asked.remove(0);
+    world.run();
+    world.buyer_cancels().expect("nothing is asked for yet");
+    let undo = world.asked.clone();
+    world.asked = vec![request];
+    world.run();
+    assert_eq!(world.calls.len(), 0, "the provider is not asked");
+    world.asked = undo;
+    world.run();
+    world.assert_undone(FailureCode::CancelledByBuyer);
+}
+
 // What comes twice.
 
 #[test]

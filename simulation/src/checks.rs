@@ -63,10 +63,13 @@ fn fold(events: &[Recorded]) -> FxHashMap<(Kind, Uuid), State> {
 /// No order is cancelled while nobody knows whether its money was taken, or before it is back.
 fn the_provider_has_the_first_word(events: &[Recorded]) -> Result<(), String> {
     let mut payments: FxHashMap<Uuid, Payment> = FxHashMap::default();
+    // A person may say that the money is there while the order is being undone: then it goes back after the end.
+    let mut resolved = FxHashMap::default();
     for recorded in events {
         match &recorded.event {
             Some(CommerceEvent::Payment(id, event)) => payments.entry(id.uuid()).or_default().evolve(event),
-            Some(CommerceEvent::Order(order, OrderEvent::Cancelled { .. })) => {
+            Some(CommerceEvent::Order(order, OrderEvent::Resolved { .. })) => drop(resolved.insert(*order, ())),
+            Some(CommerceEvent::Order(order, OrderEvent::Cancelled { .. })) if !resolved.contains_key(order) => {
                 let payment = payments.get(&PaymentId::for_order(*order).uuid());
                 let status = payment.map_or(PaymentStatus::Prepared, Payment::status);
                 if matches!(
