@@ -6,7 +6,7 @@ use aggregates::{
     CommerceEvent, Decide, Kind, Order, OrderEvent, OrderStatus, Payment, PaymentEvent, PaymentId, PaymentStatus, Recorded, State,
 };
 use event_store::{LogReader, MemoryStore};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use uuid::Uuid;
 use verify::{Finding, Invariant, Options, verify_log};
 
@@ -64,12 +64,12 @@ fn fold(events: &[Recorded]) -> FxHashMap<(Kind, Uuid), State> {
 fn the_provider_has_the_first_word(events: &[Recorded]) -> Result<(), String> {
     let mut payments: FxHashMap<Uuid, Payment> = FxHashMap::default();
     // A person may say that the money is there while the order is being undone: then it goes back after the end.
-    let mut resolved = FxHashMap::default();
+    let mut resolved = FxHashSet::default();
     for recorded in events {
         match &recorded.event {
             Some(CommerceEvent::Payment(id, event)) => payments.entry(id.uuid()).or_default().evolve(event),
-            Some(CommerceEvent::Order(order, OrderEvent::Resolved { .. })) => drop(resolved.insert(*order, ())),
-            Some(CommerceEvent::Order(order, OrderEvent::Cancelled { .. })) if !resolved.contains_key(order) => {
+            Some(CommerceEvent::Order(order, OrderEvent::Resolved { .. })) => drop(resolved.insert(*order)),
+            Some(CommerceEvent::Order(order, OrderEvent::Cancelled { .. })) if !resolved.contains(order) => {
                 let payment = payments.get(&PaymentId::for_order(*order).uuid());
                 let status = payment.map_or(PaymentStatus::Prepared, Payment::status);
                 if matches!(
