@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_store::EventStore;
+use event_store::{EventStore, StoreError};
 use event_store_sqlite::SqliteStore;
 use projections::{Orders, Projection as _, Runner, RunnerHandle, RunnerSettings};
 use projections_sqlite::SqliteViews;
@@ -90,6 +90,18 @@ fn replay(data: &Path, arguments: &[&str]) -> Output {
 
 fn code(output: &Output) -> i32 {
     output.status.code().expect("it ended by itself")
+}
+
+/// Opens a log that this process had open before. A child that another test is starting just now has the lock too, until it is a program
+/// of its own.
+fn open_again(data: &Path) -> SqliteStore {
+    for _ in 0..500 {
+        match SqliteStore::open(data) {
+            Err(StoreError::Held { .. }) => std::thread::sleep(Duration::from_millis(10)),
+            opened => return opened.expect("the log"),
+        }
+    }
+    panic!("the log stays held");
 }
 
 fn out(output: &Output) -> &str {
@@ -417,7 +429,7 @@ fn a_shop_that_serves_is_sound_at_every_moment() {
 fn ctrl_c_ends_it_with_130() {
     let shop = Shop::new();
     // Somebody reads slowly, so that it does not end before it is interrupted.
-    let store = SqliteStore::open(&shop.data()).expect("the log");
+    let store = open_again(&shop.data());
     let mut world = World::open(&store);
     world.receive(0, 1_000_000);
     world.deposit(50_000_000_000);
