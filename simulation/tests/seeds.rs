@@ -58,7 +58,7 @@ fn every_fault_strikes_and_nothing_breaks() {
 fn floor(fault: Fault) -> u64 {
     match fault {
         // These need something else to have gone wrong before.
-        Fault::CancellationRefused => 4,
+        Fault::CancellationRefused => 2,
         Fault::Poisoned => 10,
         Fault::WrongAmount | Fault::CancellationUnknown => 20,
         _ => 50,
