@@ -23,7 +23,7 @@ use self::{
     round::Attack,
     shop::Shop,
 };
-use crate::client::{http::Address, people::Credentials};
+use crate::client::{http::Address, people::Administrator};
 
 /// How many calls leave together at most.
 const MOST_AT_ONCE: usize = 8;
@@ -48,18 +48,8 @@ pub(crate) struct AttackArgs {
     /// The pairs to try, as a,b; without it all of them.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PAIRS")]
     pairs: Vec<Pair>,
-    /// The shop's administrator, who fills the buyers' balances.
-    #[arg(long, env = "JANGBU_ADMIN__EMAIL", hide_env_values = true, default_value = "admin@jangbu.dev")]
-    admin_email: String,
-    /// The administrator's password.
-    #[arg(
-        long,
-        env = "JANGBU_ADMIN__PASSWORD",
-        hide_env_values = true,
-        default_value = "jangbu-demo",
-        hide_default_value = true
-    )]
-    admin_password: String,
+    #[command(flatten)]
+    administrator: Administrator,
     /// The shop's currency.
     #[arg(long, env = "JANGBU_CURRENCY", default_value = "KRW")]
     currency: String,
@@ -90,10 +80,7 @@ pub(crate) async fn run(args: AttackArgs) -> anyhow::Result<u64> {
 
 async fn attack(args: &AttackArgs) -> anyhow::Result<Report> {
     say("preparing a seller and buyers");
-    let admin = Credentials {
-        email: args.admin_email.clone(),
-        password: args.admin_password.clone(),
-    };
+    let admin = args.administrator.credentials();
     let shop = Shop::enter(&args.url, &admin, &args.currency).await?;
     let mut report = Report::new(&args.url, args.seed, shop.ledger());
     let mut attack = Attack::new(shop, args.seed);

@@ -29,7 +29,10 @@ use self::{
     report::Report,
     server::{Scratch, Server},
 };
-use crate::client::{http::Address, people::Credentials};
+use crate::client::{
+    http::Address,
+    people::{Administrator, Credentials},
+};
 
 /// The price of every product of the bench, in the currency's smallest unit.
 const PRICE: u64 = 1_000;
@@ -85,18 +88,8 @@ struct PurchaseArgs {
     /// Keeps the own server's data and log.
     #[arg(long, conflicts_with = "url")]
     keep: bool,
-    /// The administrator of the server at --url, who fills the buyers' balances.
-    #[arg(long, env = "JANGBU_ADMIN__EMAIL", hide_env_values = true, default_value = "admin@jangbu.dev")]
-    admin_email: String,
-    /// The administrator's password.
-    #[arg(
-        long,
-        env = "JANGBU_ADMIN__PASSWORD",
-        hide_env_values = true,
-        default_value = "jangbu-demo",
-        hide_default_value = true
-    )]
-    admin_password: String,
+    #[command(flatten)]
+    administrator: Administrator,
     /// The currency of the server at --url.
     #[arg(long, env = "JANGBU_CURRENCY", default_value = "KRW")]
     currency: String,
@@ -229,10 +222,7 @@ struct Target {
 impl Target {
     async fn start(args: &PurchaseArgs) -> anyhow::Result<Self> {
         if let Some(address) = &args.url {
-            let admin = Credentials {
-                email: args.admin_email.clone(),
-                password: args.admin_password.clone(),
-            };
+            let admin = args.administrator.credentials();
             let fsync = args.data.as_deref().map(machine::fsync_p50).transpose()?;
             let data = args.data.clone();
             return Ok(Self {

@@ -3,9 +3,36 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::http::{Address, Call};
+
+/// Who may fill the buyers' balances.
+#[derive(Args, Debug)]
+pub(crate) struct Administrator {
+    /// The shop's administrator, who fills the buyers' balances.
+    #[arg(long, env = "JANGBU_ADMIN__EMAIL", hide_env_values = true, default_value = "admin@jangbu.dev")]
+    admin_email: String,
+    /// The administrator's password.
+    #[arg(
+        long,
+        env = "JANGBU_ADMIN__PASSWORD",
+        hide_env_values = true,
+        default_value = "jangbu-demo",
+        hide_default_value = true
+    )]
+    admin_password: String,
+}
+
+impl Administrator {
+    pub(crate) fn credentials(&self) -> Credentials {
+        Credentials {
+            email: self.admin_email.clone(),
+            password: self.admin_password.clone(),
+        }
+    }
+}
 
 /// Who logs in, and with what.
 #[derive(Clone)]
