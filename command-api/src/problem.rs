@@ -76,7 +76,6 @@ registry! {
     PRODUCT_RETIRED = 409 "product-retired", "판매가 종료된 상품입니다", "This product is retired";
     INVENTORY_EXISTS = 409 "inventory-exists", "이미 존재하는 재고입니다", "This product's stock is kept already";
     STOCK_BELOW_RESERVED = 409 "stock-below-reserved", "예약된 재고보다 적게 조정할 수 없습니다", "Reserved goods cannot be written off";
-    NOT_RESERVED = 409 "not-reserved", "예약된 재고가 없습니다", "This order has no reservation of this product";
     ORDER_EXISTS = 409 "order-exists", "이미 존재하는 주문입니다", "This order exists already";
     ORDER_STATE = 409 "order-state", "현재 주문 상태에서는 할 수 없습니다", "The order's state does not allow this";
     ORDER_NOT_AWAITING_PAYMENT = 409 "order-not-awaiting-payment", "결제 대기 중인 주문이 아닙니다", "The order does not wait for a payment";
