@@ -33,6 +33,15 @@ macro_rules! commerce {
                 match name { $($name => Some(Self::$kind),)+ _ => None }
             }
 
+            /// What has the same key is kept together, by one writer: an order with its payment, a product with its stock, an account with
+            /// its wallet.
+            pub fn key(self, id: Uuid) -> Uuid {
+                match self {
+                    Self::Payment => PaymentId::new(id).order().uuid(),
+                    Self::Order | Self::Product | Self::Inventory | Self::Wallet | Self::Account | Self::Email | Self::Session => id,
+                }
+            }
+
             /// The state of an aggregate that nothing has happened to.
             pub fn initial(self) -> State {
                 match self { $(Self::$kind => State::$kind(Arc::default()),)+ }

@@ -13,7 +13,7 @@ use aggregates::{
     ProductId, Quantity, Recorded, RequestedLine, Sealed, State, Stock, TrackingId, WalletCommand,
 };
 use engine::{Actor, Cause, CoreSettings, Engine, EngineError, EngineSettings, Idempotency, Request, Running};
-use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, MemoryStore, RecordKey, StoreError, verify_chain};
+use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, MemoryStore, RecordKey, Shards, StoreError, verify_chain};
 use event_store_sqlite::SqliteStore;
 use payment_gateway::{Answer, Cancellation, CancellationOutcome, Charge, ChargeOutcome, PaymentGateway, StatusOutcome, StatusQuery};
 use uuid::Uuid;
@@ -458,6 +458,10 @@ impl EventStore for Gated {
 }
 
 impl LogWriter for GatedWriter {
+    fn found(&mut self, shards: Shards) -> Result<Shards, StoreError> {
+        self.writer.found(shards)
+    }
+
     fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
         self.writer.take(shard, instance, now)
     }
@@ -546,6 +550,10 @@ impl EventStore for PanickingStore {
 }
 
 impl LogWriter for PanickingWriter {
+    fn found(&mut self, shards: Shards) -> Result<Shards, StoreError> {
+        self.0.found(shards)
+    }
+
     fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
         self.0.take(shard, instance, now)
     }

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     Batch, CommitError, Event, EventStore, GENESIS, HOLDER_EXPIRES_AFTER, Head, IdempotencyRecord, LogReader, LogWriter, OwedEffect,
-    Parked, RecordKey, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, Unparked, Unparking, batch_hash, verify_chain,
+    Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, Unparked, Unparking, batch_hash,
+    verify_chain,
 };
 
 /// Where a store under test lives: a directory, a database, a piece of memory. Dropped, it is cleaned up.
@@ -46,6 +47,7 @@ macro_rules! conformance_suite {
         $crate::conformance_suite! { $place;
             "head" => a_new_shard_has_a_head_under_a_new_epoch,
             "head" => a_commit_moves_every_field_of_the_head,
+            "shards" => the_number_of_shards_is_fixed_once,
             "unknown" => what_does_not_exist_reads_as_nothing,
             "expected-version" => an_existing_version_is_refused_with_all_that_is_beside_it,
             "expected-version" => one_version_twice_in_a_commit_is_refused,
@@ -106,6 +108,22 @@ pub fn a_new_shard_has_a_head_under_a_new_epoch(place: &impl Place) {
     );
     assert!(!first.log_id.is_nil());
     assert_eq!(reader.shards().expect("read"), [3, 65_535]);
+}
+
+/// How many shards a log has is said once, and stays so.
+pub fn the_number_of_shards_is_fixed_once(place: &impl Place) {
+    let store = place.open();
+    let reader = reader(&store);
+    assert_eq!(reader.shard_count().expect("read"), None);
+    let mut writer = store.writer().expect("a writer");
+    let shards = |count| Shards::new(count).expect("so many");
+    assert_eq!(writer.found(shards(4)).expect("fixed"), shards(4));
+    assert_eq!(writer.found(shards(1)).expect("known"), shards(4));
+    drop(writer);
+    assert_eq!(reader.shard_count().expect("read"), Some(shards(4)));
+    drop(reader);
+    drop(store);
+    assert_eq!(place.open().writer().expect("a writer").found(shards(2)).expect("known"), shards(4));
 }
 
 /// The head says where the log stands: position, hash, time, orders numbered.

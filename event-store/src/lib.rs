@@ -7,6 +7,7 @@
 mod hash;
 mod memory;
 mod model;
+mod place;
 mod token;
 mod verify;
 
@@ -19,6 +20,7 @@ pub use model::{
     Batch, EffectId, Event, Fingerprint, Head, IdempotencyRecord, Metadata, OwedEffect, Parked, RecordKey, Snapshot, Stray, StreamId,
     StreamRead, StreamSlice, Timer, TimerId, Unfinished, Unparked, Unparking,
 };
+pub use place::{LogPosition, PositionError, Shards};
 pub use token::{ConsistencyToken, TokenError};
 pub use verify::verify_chain;
 
@@ -69,6 +71,12 @@ pub enum CommitError {
 
 /// The writing side of a store. One thread owns it.
 pub trait LogWriter: Send {
+    /// Fixes how many shards the log has, if that is not fixed yet, and returns how many it has.
+    ///
+    /// # Errors
+    /// The log cannot be read or written.
+    fn found(&mut self, shards: Shards) -> Result<Shards, StoreError>;
+
     /// Takes the shard over under a new epoch, creating its head when there is none, and fences the writer before.
     ///
     /// `instance` names this engine's data directory; a holder with another instance whose heartbeat is younger than
@@ -122,6 +130,9 @@ pub trait LogReader: Send {
 
     /// An input that is set aside; none when there is no such input, or it has come to its end.
     fn parked_input(&self, shard: u16, id: uuid::Uuid) -> Result<Option<Parked>, StoreError>;
+
+    /// How many shards the log has; none before that is fixed.
+    fn shard_count(&self) -> Result<Option<Shards>, StoreError>;
 
     /// The shards that have a head.
     fn shards(&self) -> Result<Vec<u16>, StoreError>;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     Batch, CommitError, EffectId, Event, EventStore, GENESIS, HOLDER_EXPIRES_AFTER, Hash, Head, IdempotencyRecord, LogReader, LogWriter,
-    OwedEffect, Parked, RecordKey, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, TimerId, Unfinished, Unparked,
+    OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, TimerId, Unfinished, Unparked,
 };
 
 /// A store that keeps everything in memory. A clone is the same store.
@@ -50,6 +50,10 @@ impl EventStore for MemoryStore {
 }
 
 impl LogWriter for MemoryStore {
+    fn found(&mut self, shards: Shards) -> Result<Shards, StoreError> {
+        Ok(*self.log.lock().shard_count.get_or_insert(shards))
+    }
+
     fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
         self.log.lock().take(shard, instance, now)
     }
@@ -142,6 +146,10 @@ impl LogReader for MemoryStore {
         Ok(parked.filter(|(_, ended)| ended.is_none()).map(|(parked, _)| parked.clone()))
     }
 
+    fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
+        Ok(self.log.lock().shard_count)
+    }
+
     fn shards(&self) -> Result<Vec<u16>, StoreError> {
         Ok(self.log.lock().shards.keys().copied().collect())
     }
@@ -168,6 +176,7 @@ impl LogReader for MemoryStore {
 #[derive(Debug)]
 struct Log {
     id: Uuid,
+    shard_count: Option<Shards>,
     shards: BTreeMap<u16, Shard>,
     /// Where each event of a stream stands: sequence to shard and index.
     streams: HashMap<StreamId, BTreeMap<u64, (u16, usize)>>,
@@ -215,6 +224,7 @@ impl Log {
     fn new(id: Uuid) -> Self {
         Self {
             id,
+            shard_count: None,
             shards: BTreeMap::new(),
             streams: HashMap::new(),
             records: HashMap::new(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use event_store::{
     Batch, CommitError, EffectId, Event, EventStore, GENESIS, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked,
-    RecordKey, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Unfinished, batch_hash,
+    RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Unfinished, batch_hash,
 };
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
@@ -160,6 +160,10 @@ impl LogReader for OneOfSeveral {
         self.0.parked_input(shard, id)
     }
 
+    fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
+        Ok(Shards::new(2))
+    }
+
     fn shards(&self) -> Result<Vec<u16>, StoreError> {
         Ok(vec![0, 1])
     }
@@ -188,6 +192,10 @@ impl EventStore for Disk {
 }
 
 impl LogWriter for Disk {
+    fn found(&mut self, shards: Shards) -> Result<Shards, StoreError> {
+        self.durable.found(shards)
+    }
+
     fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
         self.durable.take(shard, instance, now)
     }
@@ -260,6 +268,11 @@ impl LogReader for Disk {
     fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
         self.readable()?;
         self.durable.parked_input(shard, id)
+    }
+
+    fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
+        self.readable()?;
+        self.durable.shard_count()
     }
 
     fn shards(&self) -> Result<Vec<u16>, StoreError> {

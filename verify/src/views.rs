@@ -10,7 +10,7 @@ use std::{
 };
 
 use event_store::{
-    Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, Parked, RecordKey, StoreError, StreamId, StreamRead,
+    Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, Parked, RecordKey, Shards, StoreError, StreamId, StreamRead,
     StreamSlice, Unfinished,
 };
 use projections::{Runner, RunnerSettings, RunnerState};
@@ -394,6 +394,10 @@ impl LogReader for BoundedReader {
 
     fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
         self.reader.parked_input(shard, id)
+    }
+
+    fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
+        self.reader.shard_count()
     }
 
     fn shards(&self) -> Result<Vec<u16>, StoreError> {

@@ -13,7 +13,7 @@ use aggregates::{AccountId, Kind, Role, State};
 use axum::{Router, body::Body};
 use command_api::{Api, Durable, Settings, ensure_account, openapi_document, represent, router};
 use engine::{CoreSettings, Engine, EngineSettings, Running};
-use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, MemoryStore, StoreError};
+use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, MemoryStore, Shards, StoreError};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use key_vault::KeyVault;
@@ -426,6 +426,10 @@ struct Writer {
 }
 
 impl LogWriter for Writer {
+    fn found(&mut self, shards: Shards) -> Result<Shards, StoreError> {
+        self.inner.found(shards)
+    }
+
     fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
         self.inner.take(shard, instance, now)
     }

@@ -21,7 +21,7 @@ use engine::{
 };
 use event_store::{
     Batch, CommitError, EventStore, Fingerprint, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey,
-    StoreError, StreamId, StreamRead, StreamSlice, Unfinished,
+    Shards, StoreError, StreamId, StreamRead, StreamSlice, Unfinished,
 };
 use payment_gateway::{CancellationOutcome, ChargeOutcome, StatusOutcome};
 use sagas::ProviderCall;
@@ -109,6 +109,10 @@ impl LogReader for CountingReader {
 
     fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
         self.inner.parked_input(shard, id)
+    }
+
+    fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
+        self.inner.shard_count()
     }
 
     fn shards(&self) -> Result<Vec<u16>, StoreError> {

@@ -140,7 +140,7 @@ fn fill(new: &Path) -> Result<()> {
     connection::durable(&connection)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO log VALUES (1, ?1)", [Uuid::new_v4().to_string()])?;
+    transaction.execute("INSERT INTO log (one, log_id) VALUES (1, ?1)", [Uuid::new_v4().to_string()])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()?;

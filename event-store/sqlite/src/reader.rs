@@ -3,8 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use event_store::{
-    Event, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Snapshot, StoreError, Stray, StreamId, StreamRead,
-    StreamSlice, Timer, Unfinished,
+    Event, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, Stray, StreamId,
+    StreamRead, StreamSlice, Timer, Unfinished,
 };
 use rusqlite::{Connection, OptionalExtension, Result, Row, types::Type};
 use uuid::{Uuid, fmt::Hyphenated};
@@ -232,6 +232,10 @@ impl LogReader for SqliteReader {
         })
     }
 
+    fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
+        self.answer(|reader| shard_count(&reader.connection))
+    }
+
     fn shards(&self) -> Result<Vec<u16>, StoreError> {
         self.answer(|reader| {
             reader
@@ -308,6 +312,19 @@ impl LogReader for SqliteReader {
             })
         })
     }
+}
+
+/// How many shards the log has, if that is fixed.
+pub(crate) fn shard_count(connection: &Connection) -> Result<Option<Shards>> {
+    let count: Option<u16> = connection
+        .prepare_cached("SELECT shards FROM log")?
+        .query_row([], |row| row.get(0))?;
+    count
+        .map(|count| {
+            let what = || format!("a log has 1 to {} shards, not {count}", Shards::MOST);
+            Shards::new(count).ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(0, Type::Integer, what().into()))
+        })
+        .transpose()
 }
 
 /// The head of a shard, as the connection sees it (within its transaction, if there is one).

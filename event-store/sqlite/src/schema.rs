@@ -4,16 +4,22 @@
 pub(crate) const APPLICATION_ID: i64 = 0x4a6e_6762;
 
 /// The format that this version writes.
-pub(crate) const FORMAT: i64 = 2;
+pub(crate) const FORMAT: i64 = 3;
 
 /// What brings a log of format `i + 1` to format `i + 2`; a new format adds its step here and to [`TABLES`].
-pub(crate) const UPGRADES: &[&str] = &["
+pub(crate) const UPGRADES: &[&str] = &[
+    "
 ALTER TABLE parked ADD COLUMN ended_at INTEGER;
 ALTER TABLE parked ADD COLUMN ended_by TEXT;
 ALTER TABLE parked ADD COLUMN ended_how TEXT;
 DROP INDEX parked_by_age;
 CREATE INDEX parked_by_age ON parked (shard, at, id) WHERE ended_at IS NULL;
-"];
+",
+    "
+ALTER TABLE log ADD COLUMN shards INTEGER;
+UPDATE log SET shards = 1;
+",
+];
 
 /// Measured with `examples/append_speed.rs` (600,000 events, 1,000 to a batch, 2 cores, fsync 0.13 to 0.18 ms), with a
 /// checkpoint after 4,000 pages; wall clock and CPU, µs per event:
@@ -34,7 +40,8 @@ pub(crate) const PAGE_SIZE: u32 = 4096;
 pub(crate) const TABLES: &str = "
 CREATE TABLE log (
     one INTEGER PRIMARY KEY CHECK (one = 1),
-    log_id TEXT NOT NULL
+    log_id TEXT NOT NULL,
+    shards INTEGER -- how many the log has; NULL before its first writer said so
 ) STRICT;
 
 CREATE TABLE events (

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use event_store::{Batch, CommitError, GENESIS, HOLDER_EXPIRES_AFTER, Head, LogWriter, StoreError};
+use event_store::{Batch, CommitError, GENESIS, HOLDER_EXPIRES_AFTER, Head, LogWriter, Shards, StoreError};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use uuid::{Uuid, fmt::Hyphenated};
 
@@ -48,6 +48,20 @@ impl SqliteWriter {
 }
 
 impl LogWriter for SqliteWriter {
+    fn found(&mut self, shards: Shards) -> Result<Shards, StoreError> {
+        let found = self.transaction(|connection| {
+            let fix = || {
+                connection
+                    .prepare_cached("UPDATE log SET shards = ?1 WHERE shards IS NULL")?
+                    .execute([shards.count()])?;
+                reader::shard_count(connection)
+            };
+            fix().map_err(errors::writing)
+        });
+        let found = found.map_err(|error| errors::taking(&self.path, error))?;
+        found.ok_or_else(|| errors::damaged(&self.path, "the log does not say how many shards it has"))
+    }
+
     fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
         let taken = self.transaction(|connection| take(connection, shard, instance, now).map_err(errors::writing));
         match taken {

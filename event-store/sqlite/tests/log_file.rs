@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_store::{Batch, CommitError, Event, EventStore, Head, LogWriter, StoreError, StreamId, batch_hash, verify_chain};
+use event_store::{Batch, CommitError, Event, EventStore, Head, LogWriter, Shards, StoreError, StreamId, batch_hash, verify_chain};
 use event_store_sqlite::SqliteStore;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -47,14 +47,16 @@ fn a_log_of_format_1_is_upgraded_with_what_it_has_set_aside() {
          ALTER TABLE parked DROP COLUMN ended_how;
          CREATE INDEX parked_by_age ON parked (shard, at, id);
          INSERT INTO parked VALUES (0, zeroblob(16), 7, '{}', 'why');
+         ALTER TABLE log DROP COLUMN shards;
          PRAGMA user_version = 1",
     );
     let line = SqliteStore::open_read_only(scratch.path()).expect_err("too old").to_string();
-    assert!(line.contains("older format 1; `jangbu migrate` upgrades it to 2"), "{line}");
+    assert!(line.contains("older format 1; `jangbu migrate` upgrades it to 3"), "{line}");
     let store = SqliteStore::open(scratch.path()).expect("upgraded");
     let reader = store.reader().expect("a reader");
     assert_eq!(reader.parked(0, 10).expect("read").len(), 1);
     assert!(reader.parked_input(0, Uuid::nil()).expect("read").is_some());
+    assert_eq!(reader.shard_count().expect("read"), Some(Shards::ONE), "older logs have one");
     assert_eq!(store.integrity().expect("sound"), 3);
 }
 
@@ -100,7 +102,7 @@ fn files_that_are_no_log_are_refused_in_one_line_that_names_them() {
             &|log| sql(log, "CREATE TABLE recipes (name)"),
             "belongs to another program",
         ),
-        ("newer", &|log| ours(log, "PRAGMA user_version = 3"), "newer format 3"),
+        ("newer", &|log| ours(log, "PRAGMA user_version = 4"), "newer format 4"),
         (
             "without a format",
             &|log| ours(log, "PRAGMA user_version = 0"),
