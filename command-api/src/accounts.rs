@@ -1,5 +1,7 @@
 //! Accounts: registering, and money into the balance.
 
+use std::time::Duration;
+
 use aggregates::{
     AccountId, Command, Email, EmailCommand, EmailIndex, Kind, PersonName, Phone, Registration, Role, Sealed, State, TextError,
     WalletCommand,
@@ -90,6 +92,9 @@ impl RegisterBody {
     }
 }
 
+/// How long an answer waits for the shard that opens the account.
+const OPENED_WITHIN: Duration = Duration::from_secs(5);
+
 fn check_password(password: &str) -> Result<(), &'static str> {
     if (8..=128).contains(&password.chars().count()) {
         Ok(())
@@ -106,14 +111,33 @@ fn check_password(password: &str) -> Result<(), &'static str> {
 pub(crate) async fn register(Of(api): Of<Api>, terms: Terms, Body(body): Body<RegisterBody>) -> Result<Response, Problem> {
     let scope = Scope::new(Uuid::nil(), "POST", "/api/v1/accounts");
     let keyed = api.keyed(&terms, &scope, &body)?;
-    let account = AccountId::new(scope.created_id(&terms));
-    let (index, registration) = api.seal_registration(account, body.into_person()?).await?;
+    // A dry run must not touch the key of an account that a real one makes meanwhile.
+    let id = if terms.dry_run { Uuid::now_v7() } else { scope.created_id(&terms) };
+    let account = AccountId::new(id);
+    let Sealing {
+        index,
+        registration,
+        new_key,
+    } = api.seal_registration(account, body.into_person()?).await?;
     let command = Command::Email(index, EmailCommand::Claim { registration });
     let sent = api.send(command, Actor::Anonymous, &terms, keyed).await;
-    if terms.dry_run || sent.as_ref().is_err_and(Problem::is_refusal) {
+    if new_key && (terms.dry_run || sent.as_ref().is_err_and(Problem::is_refusal)) {
         api.forget_unused(account).await?;
     }
-    Ok(Api::answer(sent?, StatusCode::CREATED, &terms))
+    let sent = sent?;
+    if terms.dry_run {
+        return Ok(Api::answer(sent, StatusCode::CREATED, &terms));
+    }
+    api.is_open(account).await;
+    Ok(api.answer_for(sent, StatusCode::CREATED, &terms, [account.uuid()]))
+}
+
+/// A registration that is ready to be claimed.
+struct Sealing {
+    index: EmailIndex,
+    registration: Registration,
+    /// The person's key was made for it, and is nobody else's.
+    new_key: bool,
 }
 
 /// Money for a balance.
@@ -148,15 +172,32 @@ pub(crate) async fn deposit(
 
 impl Api {
     /// Hashes the password and seals the person with a key of their own, which is durable first.
-    async fn seal_registration(&self, account: AccountId, person: Person) -> Result<(EmailIndex, Registration), Problem> {
+    async fn seal_registration(&self, account: AccountId, person: Person) -> Result<Sealing, Problem> {
         let turn = self.passwords().turn().await?;
         let hash = turn.hash(person.password.clone()).await?;
         let (vault, at) = (self.vault().clone(), self.engine().now());
         let sealed = tokio::task::spawn_blocking(move || {
             let index = EmailIndex::new(vault.blind_index(person.email.expose()));
-            seal_person(&vault, account, &person, &hash, at).map(|registration| (index, registration))
+            let new_key = vault.create_subject(account.uuid())?;
+            let registration = seal_person(&vault, account, &person, &hash, at)?;
+            Ok::<_, VaultError>(Sealing {
+                index,
+                registration,
+                new_key,
+            })
         });
         Ok(sealed.await.map_err(|_| Problem::of(&problem::INTERNAL))??)
+    }
+
+    /// Waits for the account and its wallet, which another shard may keep than its address: who is told that they are registered can log in.
+    async fn is_open(&self, account: AccountId) {
+        let id = account.uuid();
+        let open = async {
+            self.engine().watch(Kind::Account, id, |_| true).await?;
+            self.engine().watch(Kind::Wallet, id, |_| true).await
+        };
+        // In vain, it is opened later all the same.
+        let _ = tokio::time::timeout(OPENED_WITHIN, open).await;
     }
 
     /// Removes the key of an account that came to nothing.
@@ -179,7 +220,6 @@ fn seal_person(
     at: aggregates::Timestamp,
 ) -> Result<Registration, VaultError> {
     let subject = account.uuid();
-    vault.create_subject(subject)?;
     let seal = |text: &str| vault.seal(subject, text).map(Sealed::new);
     Ok(Registration {
         account,
@@ -268,6 +308,7 @@ pub async fn ensure_account(
     }
     let hashed = async { api.passwords().turn().await?.hash(person.password.clone()).await };
     let hash = hashed.await.map_err(|error| EnsureError::Password(error.to_string()))?;
+    api.vault().create_subject(id.uuid())?;
     let registration = seal_person(api.vault(), id, &person, &hash, api.engine().now())?;
     let cause = Cause {
         actor: Actor::System,
@@ -279,7 +320,10 @@ pub async fn ensure_account(
         .execute(Request::new(Command::Email(index, EmailCommand::Claim { registration }), cause))
         .await?;
     match reply.answer.result {
-        Ok(_) => Ok(id),
+        Ok(_) => {
+            api.is_open(id).await;
+            Ok(id)
+        }
         Err(refusal) => Err(EnsureError::Refused(refusal.detail.into_owned())),
     }
 }

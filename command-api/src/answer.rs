@@ -1,6 +1,6 @@
 //! From a command to its answer: the key that makes a repeat harmless, the engine, the headers.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
 use aggregates::{Command, Kind, OrderId, State};
 use axum::response::Response;
@@ -176,11 +176,25 @@ impl Api {
             return Ok(Self::answer(sent, StatusCode::ACCEPTED, terms));
         };
         headers.insert(ETAG, etag(versioned.version));
-        let token = sent.reply.answer.token;
-        let position = token.position.max(self.durable().position());
-        insert_token(&mut headers, ConsistencyToken { position, ..token });
+        self.insert_tokens_of(&mut headers, sent.reply.answer.token, keys_of(order, &versioned.state));
         let status = if settled { StatusCode::OK } else { StatusCode::ACCEPTED };
         Ok(json(status, headers, shown(Kind::Order, order.uuid(), &versioned, terms.language)))
+    }
+
+    /// The answer to a command after what it led to elsewhere: a view that shows its tokens shows what has these keys as it is now.
+    pub(crate) fn answer_for(&self, sent: Sent, status: StatusCode, terms: &Terms, keys: impl IntoIterator<Item = Uuid>) -> Response {
+        let own = sent.reply.answer.token;
+        let mut response = Self::answer(sent, status, terms);
+        self.insert_tokens_of(response.headers_mut(), own, keys);
+        response
+    }
+
+    /// A token for the command's own shard, and one for each that keeps one of these.
+    fn insert_tokens_of(&self, headers: &mut HeaderMap, own: ConsistencyToken, keys: impl IntoIterator<Item = Uuid>) {
+        let shards = self.engine().shards();
+        let kept: BTreeSet<_> = keys.into_iter().map(|key| shards.of(key)).chain([own.shard]).collect();
+        let tokens: Vec<_> = kept.into_iter().map(|shard| self.durable().token(own, shard)).collect();
+        insert_tokens(headers, &tokens);
     }
 
     /// The order once it has settled, if that happens in time.
@@ -191,6 +205,16 @@ impl Api {
         let watch = self.engine().watch(Kind::Order, order.uuid(), settled);
         tokio::time::timeout(wait, watch).await.ok()?.ok()
     }
+}
+
+/// What an order leads to is kept with these.
+fn keys_of(order: OrderId, state: &State) -> Vec<Uuid> {
+    let mut keys = vec![order.uuid()];
+    if let State::Order(order) = state {
+        keys.extend(order.placed().map(|placed| placed.buyer.uuid()));
+        keys.extend(order.lines().iter().map(|line| line.product.uuid()));
+    }
+    keys
 }
 
 fn settled(state: &State) -> bool {
@@ -212,16 +236,18 @@ pub(crate) fn showing(kind: Kind, id: Uuid, versioned: &Versioned, language: Lan
 fn answer_headers(answer: &Answer, replayed: bool) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(6);
     headers.insert(ETAG, etag(answer.version));
-    insert_token(&mut headers, answer.token);
+    insert_tokens(&mut headers, &[answer.token]);
     if replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
     headers
 }
 
-fn insert_token(headers: &mut HeaderMap, token: ConsistencyToken) {
-    if let Ok(token) = HeaderValue::try_from(token.to_string()) {
-        headers.insert(CONSISTENCY_TOKEN, token);
+/// Where several shards have to be waited for, one token for each: a list as HTTP has it.
+fn insert_tokens(headers: &mut HeaderMap, tokens: &[ConsistencyToken]) {
+    let list: Vec<_> = tokens.iter().map(ConsistencyToken::to_string).collect();
+    if let Ok(list) = HeaderValue::try_from(list.join(", ")) {
+        headers.insert(CONSISTENCY_TOKEN, list);
     }
 }
 

@@ -1,14 +1,14 @@
 //! Orders: placing, looking, paying, cancelling.
 
 use aggregates::{
-    Command, Currency, Kind, Money, Name, Note, Order, OrderCommand, OrderId, PaymentKey, PaymentMethod, PersonName, Phone, PlaceOrder,
-    ProductId, Quantity, RequestedLine, Role, Sealed, State, TextError, Timestamp, TrackingId,
+    Command, Currency, Kind, Money, Name, Note, Order, OrderCommand, OrderId, OrderStatus, PaymentKey, PaymentMethod, PersonName, Phone,
+    PlaceOrder, ProductId, Quantity, RequestedLine, Role, Sealed, State, TextError, Timestamp, TrackingId,
     order::{MOST_LINES, Placed},
 };
 use axum::{extract::State as Of, response::Response};
 use engine::{Actor, Versioned};
 use serde::{Deserialize, Serialize};
-use std::{str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc, time::Duration};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -269,8 +269,9 @@ pub(crate) async fn pay(
     terms.required_key()?;
     let scope = Scope::new(buyer.account().uuid(), "POST", format!("/api/v1/orders/{order}/payment"));
     let keyed = api.keyed(&terms, &scope, &body)?;
+    let (_, known) = api.order_of(order, buyer).await?;
+    api.goods_are_promised(order, &known).await;
     let command = body.into_command(api.settings().currency, api.engine().now())?;
-    api.order_of(order, buyer).await?;
     let sent = api
         .send(Command::Order(order, command), Actor::Account(buyer.account()), &terms, keyed)
         .await?;
@@ -317,7 +318,24 @@ pub(crate) async fn cancel(
     api.answer_order(order, sent, &terms).await
 }
 
+/// How long a payment waits for the shards that promise the order's goods.
+const GOODS_ARE_PROMISED_WITHIN: Duration = Duration::from_secs(5);
+
+fn waits_for_goods(order: &Order) -> bool {
+    order.status() == OrderStatus::Placed
+}
+
 impl Api {
+    /// Waits a moment for an order that was just placed, and whose goods other shards keep, to be ready to be paid.
+    async fn goods_are_promised(&self, order: OrderId, known: &Order) {
+        if waits_for_goods(known) {
+            let ready = |state: &State| !matches!(state, State::Order(order) if waits_for_goods(order));
+            let watch = self.engine().watch(Kind::Order, order.uuid(), ready);
+            // In vain, it is the order's to say that it cannot be paid yet.
+            let _ = tokio::time::timeout(GOODS_ARE_PROMISED_WITHIN, watch).await;
+        }
+    }
+
     /// The order, for those who may see it: its buyer, the sellers of its products, the admin.
     pub(crate) async fn order_of(&self, order: OrderId, caller: Caller) -> Result<(Versioned, Arc<Order>), Problem> {
         let unknown = || Problem::of(&problem::UNKNOWN_ORDER);

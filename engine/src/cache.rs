@@ -62,6 +62,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         );
     }
 
+    /// Forgets what is read anew when it is needed; what is not durable stays.
+    pub(crate) fn forget(&mut self, key: &K) {
+        if self.entries.get(key).is_some_and(|entry| entry.undurable == 0) {
+            self.entries.remove(key);
+        }
+    }
+
     /// Changes a value by some events, and remembers what it was. The value must be here.
     pub(crate) fn change(&mut self, key: &K, turn: u64, events: u64, change: impl FnOnce(&mut V)) {
         let Some(entry) = self.entries.get_mut(key) else { return };

@@ -5,14 +5,19 @@
 
 mod cascade;
 mod commit;
+mod load;
+mod messages;
 mod open;
+mod outbox;
+mod own;
 mod parked;
+mod requests;
 mod timers;
 
 use std::collections::VecDeque;
 
 use aggregates::{Kind, Recorded, Refusal, State, Timestamp};
-use event_store::{Batch, CommitError, EffectId, Head, LogReader, RecordKey, StoreError};
+use event_store::{Batch, CommitError, EffectId, Head, LogReader, RecordKey, Shards, StoreError};
 use payment_gateway::{CancellationOutcome, ChargeOutcome, StatusOutcome};
 use rustc_hash::FxHashMap;
 use sagas::{ProviderCall, Purchase};
@@ -20,12 +25,13 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::{
-    Answer, EngineError, Planned, Reply, Represent, Request, SetAside, Unpark, Versioned,
+    Answer, EngineError, Message, Planned, Reply, Represent, Request, SetAside, Unpark, Versioned,
     cache::Cache,
     numbers::OrderNumbers,
-    stored::{Owed, TimedCommand},
+    stored::{Learnt, Owed, Task},
 };
 use open::{Committing, Open, Own, Release};
+use outbox::Outbox;
 use timers::Timers;
 
 /// What a core is told when it is made.
@@ -36,7 +42,7 @@ pub struct CoreSettings {
     /// The time zone whose day stands in order numbers.
     pub time_zone: jiff::tz::TimeZone,
     /// How many shards the log has.
-    pub shards: u16,
+    pub shards: Shards,
     /// How an aggregate is shown in an answer.
     pub represent: Represent,
     /// How many aggregates are kept in memory.
@@ -53,7 +59,7 @@ impl CoreSettings {
         Self {
             processes,
             time_zone,
-            shards: 1,
+            shards: Shards::ONE,
             represent,
             cache: 50_000,
             cascade: 1_024,
@@ -77,6 +83,10 @@ pub enum Input<T> {
     Unpark(T, Unpark),
     /// The provider answered a call, or did not.
     Outcome(EffectId, Outcome),
+    /// Another shard's engine says something.
+    Received(Box<Message>),
+    /// An aggregate of another shard has changed: what is known of it is old.
+    Changed(Kind, Uuid),
     /// What became of the batch that was given out last.
     Committed(Result<(), CommitError>),
 }
@@ -112,6 +122,8 @@ pub enum Output<T> {
     Answer(T, Result<Response, EngineError>),
     /// Call the provider, and bring its answer.
     Call(EffectId, ProviderCall),
+    /// Take this to another shard's engine, if that can be done now: it is sent again when no answer comes.
+    Send(Box<Message>),
     /// These events are durable now, in order.
     Publish(Arc<[Recorded]>),
     /// Stop: this core does nothing more.
@@ -159,8 +171,12 @@ pub struct Core<T> {
     fresh_records: FxHashMap<RecordKey, (event_store::Fingerprint, Answer)>,
     /// Records that were looked up for the requests that wait.
     prefetched: FxHashMap<RecordKey, Option<event_store::IdempotencyRecord>>,
+    /// Answers to messages that are recorded but not durable yet.
+    fresh_answers: FxHashMap<Uuid, Vec<Learnt>>,
     timers: Timers,
     owed: FxHashMap<EffectId, Owed>,
+    /// Of what is owed, the messages.
+    outbox: Outbox,
     /// Work of the core's own that comes before anything from outside.
     backlog: VecDeque<Own>,
     /// What was too long for this turn and opens the next.
@@ -201,6 +217,8 @@ impl<T> Core<T> {
             open: Open::after(&head),
             committing: None,
             fresh_records: FxHashMap::default(),
+            fresh_answers: FxHashMap::default(),
+            outbox: Outbox::default(),
             prefetched: FxHashMap::default(),
             timers: Timers::default(),
             owed: FxHashMap::default(),
@@ -258,7 +276,7 @@ impl<T> Core<T> {
         if work && self.committing.is_none() {
             return Some(self.now);
         }
-        let due = self.timers.next_due();
+        let due = [self.timers.next_due(), self.outbox.next_due()].into_iter().flatten().min();
         match pause {
             Some(pause) if self.behind || !self.backlog.is_empty() => Some(pause),
             Some(pause) => due.map(|due| due.max(pause)),
@@ -307,10 +325,15 @@ impl<T> Core<T> {
             {
                 outputs.push(Output::Answer(ticket, Err(EngineError::Stopping)));
             }
-            Input::Command(ticket, request) => self.waiting.push_back((ticket, request)),
+            Input::Command(ticket, request) => match self.kept_elsewhere(request.command.target()) {
+                None => self.waiting.push_back((ticket, request)),
+                Some(error) => outputs.push(Output::Answer(ticket, Err(error))),
+            },
             Input::Unpark(ticket, unpark) => self.operations.push_back((ticket, unpark)),
             Input::Parked(ticket, limit) => self.lists.push((ticket, limit)),
             Input::Outcome(effect, outcome) => self.backlog.push_back(Own::Outcome(effect, outcome)),
+            Input::Received(message) => self.received(*message),
+            Input::Changed(kind, id) => self.forget_foreign(kind, id),
             Input::Read(ticket, kind, id) => {
                 let answer = self
                     .load(kind, id)
@@ -339,6 +362,12 @@ impl<T> Core<T> {
         }
     }
 
+    /// Whoever asks the wrong shard must not get a stream of the same name there.
+    fn kept_elsewhere(&self, (kind, id): (Kind, Uuid)) -> Option<EngineError> {
+        let shard = self.shard_of(kind, id);
+        (shard != self.durable.shard).then(|| EngineError::Unavailable(format!("shard {shard} keeps {}-{id}", kind.name())))
+    }
+
     /// Decides what waits, and gives the open batch out when none is being committed.
     fn work(&mut self, outputs: &mut Vec<Output<T>>) {
         if self.behind && !self.paused() {
@@ -360,6 +389,7 @@ impl<T> Core<T> {
             return;
         }
         self.due_timers();
+        self.send_again(outputs);
         if self.open.events.len() < self.settings.batch {
             self.prefetch();
         }
@@ -430,11 +460,12 @@ impl<T> Core<T> {
         let unfinished = self.reader.unfinished(self.durable.shard)?;
         self.timers = Timers::default();
         for timer in unfinished.timers {
-            let command: TimedCommand =
+            let task: Task =
                 serde_json::from_str(&timer.command).map_err(|error| StoreError::Corrupt(format!("timer {}: {error}", timer.id)))?;
-            self.timers.set(timer.id, Timestamp::from_micros(timer.due), command);
+            self.timers.set(timer.id, Timestamp::from_micros(timer.due), task);
         }
         self.owed.clear();
+        self.outbox = Outbox::default();
         for effect in unfinished.effects {
             let owed: Owed =
                 serde_json::from_str(&effect.effect).map_err(|error| StoreError::Corrupt(format!("effect {}: {error}", effect.id)))?;
@@ -445,6 +476,8 @@ impl<T> Core<T> {
                     self.backlog.push_back(Own::Outcome(effect.id, outcome));
                 }
                 Owed::Call { .. } => {}
+                Owed::Message { .. } if restarted => self.outbox.send(effect.id, self.now),
+                Owed::Message { .. } => self.outbox.sent(effect.id, self.now),
             }
             self.owed.insert(effect.id, owed);
         }

@@ -5,12 +5,14 @@
 
 mod cache;
 mod core;
+mod message;
 mod numbers;
 mod request;
 mod shell;
 mod stored;
 
 pub use core::{Core, CoreSettings, Input, Outcome, Output, Response};
-pub use event_store::{ConsistencyToken, Unparking};
+pub use event_store::{ConsistencyToken, Shards, Unparking};
+pub use message::Message;
 pub use request::{Actor, Answer, Cause, EngineError, Idempotency, Planned, Reply, Represent, Request, SetAside, Unpark, Versioned};
-pub use shell::{Engine, EngineSettings, Running, Subscriber, after_doubt};
+pub use shell::{Engine, EngineSettings, InProcess, Inboxes, Running, Subscriber, Transport, after_doubt};

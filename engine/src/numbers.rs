@@ -1,6 +1,7 @@
 //! Order numbers for people: the day, and a count.
 
 use aggregates::{OrderNumber, TextError, Timestamp};
+use event_store::Shards;
 use jiff::{ToSpan, tz::TimeZone};
 
 /// Numbers the orders of one shard.
@@ -8,24 +9,26 @@ use jiff::{ToSpan, tz::TimeZone};
 pub(crate) struct OrderNumbers {
     zone: TimeZone,
     shard: u16,
-    shards: u16,
+    shards: Shards,
     /// The day as it is written, from its first microsecond to its last.
     day: Option<(i64, i64, String)>,
 }
 
 impl OrderNumbers {
-    pub(crate) fn new(zone: TimeZone, shard: u16, shards: u16) -> Self {
+    pub(crate) fn new(zone: TimeZone, shard: u16, shards: Shards) -> Self {
         Self {
             zone,
             shard,
-            shards: shards.max(1),
+            shards,
             day: None,
         }
     }
 
     /// The number of the `count`th order of this shard (from 1), placed at `at`.
     pub(crate) fn number(&mut self, count: u64, at: Timestamp) -> Result<OrderNumber, TextError> {
-        let number = count.saturating_mul(u64::from(self.shards)).saturating_add(u64::from(self.shard));
+        let number = count
+            .saturating_mul(u64::from(self.shards.count()))
+            .saturating_add(u64::from(self.shard));
         format!("{}{number:08}", self.day(at)).parse()
     }
 
@@ -53,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_number_is_the_day_in_the_shops_time_zone_and_a_count() {
-        let mut numbers = OrderNumbers::new(TimeZone::get("Asia/Seoul").expect("a known time zone"), 0, 1);
+        let mut numbers = OrderNumbers::new(TimeZone::get("Asia/Seoul").expect("a known time zone"), 0, Shards::ONE);
         let before_midnight: jiff::Timestamp = "2026-11-20T14:59:59Z".parse().expect("a time");
         let at = |time: jiff::Timestamp| Timestamp::from_micros(time.as_microsecond());
         assert_eq!(
@@ -69,7 +72,8 @@ mod tests {
     #[test]
     fn shards_never_give_the_same_number() {
         let zone = TimeZone::UTC;
-        let (mut first, mut second) = (OrderNumbers::new(zone.clone(), 0, 2), OrderNumbers::new(zone, 1, 2));
+        let two = Shards::new(2).expect("two");
+        let (mut first, mut second) = (OrderNumbers::new(zone.clone(), 0, two), OrderNumbers::new(zone, 1, two));
         let at = Timestamp::from_micros(0);
         assert_eq!(first.number(3, at).expect("a number").as_str(), "1970010100000006");
         assert_eq!(second.number(3, at).expect("a number").as_str(), "1970010100000007");

@@ -147,6 +147,13 @@ pub struct SetAside {
     pub reason: String,
 }
 
+impl SetAside {
+    /// What orders wait for comes first, then the oldest; a request is known to its sender.
+    pub(crate) fn order_of_attention(&self) -> (bool, Timestamp, Uuid) {
+        (self.request, self.at, self.id)
+    }
+}
+
 /// What an operator decides about an input that was set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unpark {

@@ -1,6 +1,13 @@
-//! The shell around the core: threads, the store, the provider's client and the clock.
+//! The shell around the cores: threads, the store, the provider's client, the clock, and the way from shard to shard.
 //!
-//! One thread runs the core, another writes its batches, so that one batch is decided while the one before it is made durable.
+//! One thread runs the core of each shard, another writes the batches of all, so that one batch is decided while the one before it is made
+//! durable.
+
+mod clock;
+mod provider;
+mod transport;
+mod worker;
+mod writing;
 
 use std::{
     fmt,
@@ -8,30 +15,35 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc::{self, RecvTimeoutError},
+        mpsc,
     },
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use aggregates::{Kind, Recorded, Refusal, State, Timestamp};
-use event_store::{Batch, CommitError, EffectId, EventStore, LogReader, LogWriter, StoreError};
+use aggregates::{Class, Kind, Recorded, Refusal, State, Timestamp};
+use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, Shards, StoreError};
 use parking_lot::Mutex;
-use payment_gateway::{Cancellation, Charge, PaymentGateway, StatusQuery};
-use sagas::ProviderCall;
+use payment_gateway::PaymentGateway;
 use tokio::sync::{Semaphore, oneshot, watch};
 use uuid::Uuid;
 
-use crate::{Core, CoreSettings, EngineError, Input, Outcome, Output, Reply, Request, Response, SetAside, Unpark, Versioned};
+use crate::{Core, CoreSettings, EngineError, Input, Reply, Request, Response, SetAside, Unpark, Versioned};
+use clock::{Clock, now};
+use provider::Caller;
+pub use transport::{InProcess, Inboxes, Transport};
+use worker::Worker;
+pub use writing::after_doubt;
+use writing::{Taken, write_batches};
 
-/// Called with events right after they became durable, in order. Must not block.
-pub type Subscriber = Box<dyn Fn(&Arc<[Recorded]>) + Send>;
+/// Called with events right after they became durable, those of a shard in order. Must not block.
+pub type Subscriber = Box<dyn Fn(&Arc<[Recorded]>) + Send + Sync>;
 
 /// What an engine is told when it starts.
 pub struct EngineSettings {
     /// Of the core.
     pub core: CoreSettings,
-    /// Names this data directory: the same instance takes its shard back at once.
+    /// Names this data directory: the same instance takes its shards back at once.
     pub instance: Uuid,
     /// How long the provider has to answer a call.
     pub payment_timeout: Duration,
@@ -41,6 +53,8 @@ pub struct EngineSettings {
     pub watchers: usize,
     /// How many calls of the provider may be under way at once.
     pub calls: usize,
+    /// Takes messages from shard to shard.
+    pub transport: Arc<dyn Transport>,
 }
 
 impl EngineSettings {
@@ -53,6 +67,7 @@ impl EngineSettings {
             queue: 4_096,
             watchers: 16_384,
             calls: 2_048,
+            transport: Arc::new(InProcess),
         }
     }
 }
@@ -84,10 +99,12 @@ impl fmt::Debug for Engine {
 }
 
 struct Shared {
-    inbox: mpsc::Sender<Message>,
+    shards: Shards,
+    inboxes: Inboxes,
     waiting: Arc<AtomicUsize>,
     watching: Arc<AtomicUsize>,
-    calls: AtomicUsize,
+    /// By shard.
+    calls: Box<[AtomicUsize]>,
     stopping: AtomicBool,
     queue: usize,
     watchers: usize,
@@ -100,7 +117,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Running {
     engine: Engine,
-    core: Option<thread::JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 /// Counts itself while it lives.
@@ -127,11 +144,18 @@ impl Drop for Counted {
 /// With more calls of the provider than this without an outcome, new requests are turned away.
 const MOST_CALLS_WITHOUT_OUTCOME: usize = 20_000;
 
+/// What a shard's thread is made of.
+struct Shard {
+    head: Head,
+    core: Core<Ticket>,
+    messages: mpsc::Receiver<Message>,
+}
+
 impl Engine {
-    /// Takes the shard over and begins to work. Provider calls run on `runtime`.
+    /// Takes the log's shards over and begins to work. Provider calls run on `runtime`.
     ///
     /// # Errors
-    /// The log cannot be read, is damaged, or is held by another process.
+    /// The log cannot be read, is damaged, is held by another process, or has another number of shards.
     pub fn start(
         store: &Arc<dyn EventStore>,
         gateway: Arc<dyn PaymentGateway>,
@@ -139,66 +163,79 @@ impl Engine {
         subscribers: Vec<Subscriber>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Running, StoreError> {
+        let EngineSettings {
+            core: core_settings,
+            instance,
+            payment_timeout: timeout,
+            queue,
+            watchers,
+            calls,
+            transport,
+        } = settings;
         let mut writer = store.writer()?;
-        let head = writer.take(SHARD, settings.instance, now().micros())?;
-        let log_id = head.log_id;
-        let epoch = head.epoch;
-        let clock = Clock::from(Timestamp::from_micros(head.recorded_at));
-        let core = Core::new(head, store.reader()?, settings.core)?;
-        let checker = store.reader()?;
-        let (inbox, messages) = mpsc::channel();
+        let shards = found(writer.as_mut(), core_settings.shards)?;
+        let mut taken = Vec::new();
+        let mut parts = Vec::new();
+        for shard in shards.all() {
+            let head = writer.take(shard, instance, now().micros())?;
+            let (inbox, messages) = mpsc::channel();
+            taken.push(Taken {
+                shard,
+                epoch: head.epoch,
+                inbox,
+            });
+            let core = Core::new(head.clone(), store.reader()?, core_settings.clone())?;
+            parts.push(Shard { head, core, messages });
+        }
         let (ended_sender, ended) = watch::channel(None);
+        let newest = parts.iter().map(|shard| shard.head.recorded_at).max().unwrap_or_default();
         let shared = Arc::new(Shared {
-            inbox: inbox.clone(),
+            shards,
+            inboxes: Inboxes::new(taken.iter().map(|taken| taken.inbox.clone()).collect()),
             waiting: Arc::default(),
             watching: Arc::default(),
-            calls: AtomicUsize::new(0),
+            calls: parts.iter().map(|_| AtomicUsize::new(0)).collect(),
             stopping: AtomicBool::new(false),
-            queue: settings.queue,
-            watchers: settings.watchers,
-            log_id,
-            clock: Mutex::new(clock),
+            queue,
+            watchers,
+            log_id: parts.first().map_or(Uuid::nil(), |shard| shard.head.log_id),
+            clock: Mutex::new(Clock::from(Timestamp::from_micros(newest))),
             ended,
         });
         let (batches, batches_to_write) = mpsc::channel();
-        let results = inbox.clone();
-        let store_thread = thread::Builder::new().name("store".to_owned());
-        let store_thread = store_thread.spawn(move || {
-            let write = AssertUnwindSafe(|| write_batches(writer.as_mut(), checker.as_ref(), epoch, &batches_to_write, &results));
-            if catch_unwind(write).is_err() {
-                // Nobody knows what became of the batch: only a new start finds out.
-                let error = CommitError::Disk("the store panicked".into());
-                let _ = results.send(Message::Input(Input::Committed(Err(error))));
-            }
-        });
-        let store_thread = store_thread.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        let store_thread = start_writing(writer, store.reader()?, taken, batches_to_write)?;
         let caller = Caller {
             gateway,
-            timeout: settings.payment_timeout,
-            permits: Arc::new(Semaphore::new(settings.calls)),
-            inbox,
+            timeout,
+            permits: Arc::new(Semaphore::new(calls)),
             runtime,
         };
-        let worker = Worker {
-            core,
-            shared: Arc::clone(&shared),
-            caller,
-            subscribers,
-            batches,
-            ended: ended_sender,
+        let subscribers: Arc<[Subscriber]> = subscribers.into();
+        let mut running = Running {
+            engine: Self {
+                shared: Arc::clone(&shared),
+            },
+            threads: Vec::new(),
         };
-        let core_thread = thread::Builder::new().name("engine".to_owned()).spawn(move || {
-            worker.run(&messages);
-            // The store thread ends when its channel does.
-            if store_thread.join().is_err() {
-                tracing::error!("the store thread panicked");
-            }
-        });
-        let core_thread = core_thread.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
-        Ok(Running {
-            engine: Self { shared },
-            core: Some(core_thread),
-        })
+        for Shard { head, core, messages } in parts {
+            let worker = Worker {
+                shard: head.shard,
+                core,
+                shared: Arc::clone(&shared),
+                caller: caller.clone(),
+                transport: Arc::clone(&transport),
+                subscribers: Arc::clone(&subscribers),
+                batches: batches.clone(),
+                ended: ended_sender.clone(),
+            };
+            let thread = thread::Builder::new().name(format!("engine-{}", head.shard));
+            running
+                .threads
+                .push(thread.spawn(move || worker.run(&messages)).map_err(no_thread)?);
+        }
+        // It ends when the last of those does who give it batches.
+        running.threads.push(store_thread);
+        Ok(running)
     }
 
     /// Decides a command, and answers when everything that the answer stands on is durable.
@@ -207,10 +244,15 @@ impl Engine {
     /// [`EngineError`]: there is no answer, and nothing is recorded of the request.
     pub async fn execute(&self, request: Request) -> Result<Reply, EngineError> {
         let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
-        if self.shared.calls.load(Ordering::Relaxed) > MOST_CALLS_WITHOUT_OUTCOME {
+        let (kind, id) = request.command.target();
+        let shard = self.shard_of(kind, id);
+        if self.unanswered(shard) > MOST_CALLS_WITHOUT_OUTCOME {
             return Err(EngineError::Overloaded);
         }
-        match self.ask(Some(place), |ticket| Input::Command(ticket, Box::new(request))).await? {
+        match self
+            .ask(shard, Some(place), |ticket| Input::Command(ticket, Box::new(request)))
+            .await?
+        {
             Response::Reply(reply) => Ok(*reply),
             _ => Err(other_answer()),
         }
@@ -221,11 +263,17 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]: the log cannot be read just now, or the engine is stopping.
     pub async fn parked(&self, limit: usize) -> Result<Vec<SetAside>, EngineError> {
-        let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
-        match self.ask(Some(place), |ticket| Input::Parked(ticket, limit)).await? {
-            Response::Parked(parked) => Ok(parked),
-            _ => Err(other_answer()),
+        let mut all = Vec::new();
+        for shard in self.shared.shards.all() {
+            let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
+            match self.ask(shard, Some(place), |ticket| Input::Parked(ticket, limit)).await? {
+                Response::Parked(parked) => all.extend(parked),
+                _ => return Err(other_answer()),
+            }
         }
+        all.sort_by_key(SetAside::order_of_attention);
+        all.truncate(limit);
+        Ok(all)
     }
 
     /// Processes an input that was set aside, or gives it up. A refusal says why it is not done, and then nothing has changed.
@@ -233,11 +281,17 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]: the log cannot be read or written just now, or the engine is stopping.
     pub async fn unpark(&self, unpark: Unpark) -> Result<Result<(), Refusal>, EngineError> {
-        let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
-        match self.ask(Some(place), |ticket| Input::Unpark(ticket, unpark)).await? {
-            Response::Unparked(done) => Ok(done),
-            _ => Err(other_answer()),
+        let mut unknown = Err(other_answer());
+        // One of the shards knows it.
+        for shard in self.shared.shards.all() {
+            let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
+            match self.ask(shard, Some(place), |ticket| Input::Unpark(ticket, unpark)).await? {
+                Response::Unparked(Err(refusal)) if refusal.class == Class::Unknown => unknown = Ok(Err(refusal)),
+                Response::Unparked(done) => return Ok(done),
+                _ => return Err(other_answer()),
+            }
         }
+        unknown
     }
 
     /// The aggregate itself, never stale; none when nothing has happened to it. What it shows is durable.
@@ -246,7 +300,8 @@ impl Engine {
     /// [`EngineError`]: the log cannot be read just now, or the engine is stopping.
     pub async fn read(&self, kind: Kind, id: Uuid) -> Result<Option<Versioned>, EngineError> {
         let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
-        self.ask_for_state(Some(place), |ticket| Input::Read(ticket, kind, id)).await
+        let shard = self.shard_of(kind, id);
+        self.ask_for_state(shard, Some(place), |ticket| Input::Read(ticket, kind, id)).await
     }
 
     /// Waits until the aggregate is as wanted: it is looked at now and after each change. Drop the future to stop waiting.
@@ -256,7 +311,10 @@ impl Engine {
     pub async fn watch(&self, kind: Kind, id: Uuid, until: fn(&State) -> bool) -> Result<Versioned, EngineError> {
         // Who stops waiting makes room at once; the core forgets them a little later.
         let _place = Counted::below(&self.shared.watching, self.shared.watchers)?;
-        let state = self.ask_for_state(None, |ticket| Input::Watch(ticket, kind, id, until)).await?;
+        let shard = self.shard_of(kind, id);
+        let state = self
+            .ask_for_state(shard, None, |ticket| Input::Watch(ticket, kind, id, until))
+            .await?;
         state.ok_or(EngineError::Stopping)
     }
 
@@ -275,18 +333,39 @@ impl Engine {
         self.shared.ended.clone()
     }
 
+    /// How many shards the log has.
+    pub fn shards(&self) -> Shards {
+        self.shared.shards
+    }
+
+    /// Where a transport delivers messages from other processes.
+    pub fn inboxes(&self) -> Inboxes {
+        self.shared.inboxes.clone()
+    }
+
+    fn shard_of(&self, kind: Kind, id: Uuid) -> u16 {
+        self.shared.shards.of(kind.key(id))
+    }
+
+    /// How many effects and messages of a shard have no answer.
+    fn unanswered(&self, shard: u16) -> usize {
+        let calls = self.shared.calls.get(usize::from(shard));
+        calls.map_or(0, |calls| calls.load(Ordering::Relaxed))
+    }
+
     async fn ask_for_state(
         &self,
+        shard: u16,
         place: Option<Counted>,
         input: impl FnOnce(Ticket) -> Input<Ticket>,
     ) -> Result<Option<Versioned>, EngineError> {
-        match self.ask(place, input).await? {
+        match self.ask(shard, place, input).await? {
             Response::State(state) => Ok(state),
             _ => Err(other_answer()),
         }
     }
 
-    async fn ask(&self, place: Option<Counted>, input: impl FnOnce(Ticket) -> Input<Ticket>) -> Result<Response, EngineError> {
+    async fn ask(&self, shard: u16, place: Option<Counted>, input: impl FnOnce(Ticket) -> Input<Ticket>) -> Result<Response, EngineError> {
         if self.shared.stopping.load(Ordering::Relaxed) {
             return Err(EngineError::Stopping);
         }
@@ -295,10 +374,9 @@ impl Engine {
             answer: sender,
             _place: place,
         };
-        self.shared
-            .inbox
-            .send(Message::Input(input(ticket)))
-            .map_err(|_| EngineError::Stopping)?;
+        if !self.shared.inboxes.put(shard, input(ticket)) {
+            return Err(EngineError::Stopping);
+        }
         answer.await.map_err(|_| EngineError::Stopping)?
     }
 }
@@ -316,12 +394,11 @@ impl Running {
 
     fn end(&mut self) {
         self.engine.shared.stopping.store(true, Ordering::Relaxed);
-        // An engine that has ended already does not listen.
-        let _ = self.engine.shared.inbox.send(Message::Stop);
-        if let Some(core) = self.core.take()
-            && core.join().is_err()
-        {
-            tracing::error!("the engine's thread panicked");
+        self.engine.shared.inboxes.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine panicked");
+            }
         }
     }
 }
@@ -336,341 +413,36 @@ fn other_answer() -> EngineError {
     EngineError::Unavailable("another answer was expected".to_owned())
 }
 
-const SHARD: u16 = 0;
-
-/// The most inputs that one turn takes.
-const INPUTS: usize = 1_024;
-
-/// How often waiting requests are looked through for those that nobody waits for any more.
-const PRUNE_EVERY: Duration = Duration::from_secs(5);
-
-struct Worker {
-    core: Core<Ticket>,
-    shared: Arc<Shared>,
-    caller: Caller,
-    subscribers: Vec<Subscriber>,
-    batches: mpsc::Sender<Arc<Batch>>,
-    ended: watch::Sender<Option<String>>,
+/// How many shards the log has, which is what the settings say.
+fn found(writer: &mut dyn LogWriter, wanted: Shards) -> Result<Shards, StoreError> {
+    let shards = writer.found(wanted)?;
+    if shards == wanted {
+        return Ok(shards);
+    }
+    Err(StoreError::Foreign(format!(
+        "this log was made with {shards} shards and keeps them; set JANGBU_SHARDS={shards}, or use another data directory for {wanted}"
+    )))
 }
 
-impl Worker {
-    fn run(mut self, messages: &mpsc::Receiver<Message>) {
-        let mut stopping = false;
-        let mut pruned = Instant::now();
-        let mut inputs = Vec::new();
-        loop {
-            if stopping && self.core.idle() {
-                return;
-            }
-            self.wait(messages, &mut inputs, &mut stopping);
-            for output in self.core.step(self.now(), inputs.drain(..)) {
-                if self.carry_out(output) {
-                    self.shared.stopping.store(true, Ordering::Relaxed);
-                    return;
-                }
-            }
-            self.shared.calls.store(self.core.calls_under_way(), Ordering::Relaxed);
-            if pruned.elapsed() > PRUNE_EVERY {
-                self.core.forget_watchers(|ticket| ticket.answer.is_closed());
-                pruned = Instant::now();
+fn start_writing(
+    mut writer: Box<dyn LogWriter>,
+    reader: Box<dyn LogReader>,
+    shards: Vec<Taken>,
+    batches: mpsc::Receiver<Arc<Batch>>,
+) -> Result<thread::JoinHandle<()>, StoreError> {
+    let thread = thread::Builder::new().name("store".to_owned());
+    let spawned = thread.spawn(move || {
+        let write = AssertUnwindSafe(|| write_batches(writer.as_mut(), reader.as_ref(), &shards, &batches));
+        if catch_unwind(write).is_err() {
+            // Nobody knows what became of the batches: only a new start finds out.
+            for taken in &shards {
+                taken.tell(Err(CommitError::Disk("the store panicked".into())));
             }
         }
-    }
-
-    fn now(&self) -> Timestamp {
-        self.shared.clock.lock().now()
-    }
-
-    /// Waits for something to do, and takes all that is there.
-    fn wait(&mut self, messages: &mpsc::Receiver<Message>, inputs: &mut Vec<Input<Ticket>>, stopping: &mut bool) {
-        let first = match self.core.wake_at() {
-            Some(due) => {
-                let left = u64::try_from(due.micros().saturating_sub(self.now().micros())).unwrap_or(0);
-                match messages.recv_timeout(Duration::from_micros(left).min(PRUNE_EVERY)) {
-                    Ok(message) => Some(message),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
-                }
-            }
-            None => Some(messages.recv().unwrap_or(Message::Stop)),
-        };
-        for message in first.into_iter().chain(messages.try_iter().take(INPUTS)) {
-            match message {
-                Message::Input(input) => inputs.push(input),
-                Message::Stop => *stopping = true,
-            }
-        }
-    }
-
-    /// Says whether the engine is at its end.
-    fn carry_out(&self, output: Output<Ticket>) -> bool {
-        match output {
-            Output::Commit(batch) => {
-                if self.batches.send(batch).is_err() {
-                    self.end("the store thread has ended");
-                    return true;
-                }
-            }
-            // Whoever asked may have gone.
-            Output::Answer(ticket, answer) => drop(ticket.answer.send(answer)),
-            Output::Call(id, call) => self.caller.call(id, call),
-            Output::Publish(events) => {
-                for subscriber in &self.subscribers {
-                    subscriber(&events);
-                }
-            }
-            Output::Stop { reason } => {
-                self.end(&reason);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn end(&self, reason: &str) {
-        tracing::error!(%reason, "the engine stops");
-        self.ended.send_replace(Some(reason.to_owned()));
-    }
+    });
+    spawned.map_err(no_thread)
 }
 
-/// How often a writer says that it lives.
-const HEARTBEAT: Duration = Duration::from_secs(3);
-
-fn write_batches(
-    writer: &mut dyn LogWriter,
-    reader: &dyn LogReader,
-    epoch: u64,
-    batches: &mpsc::Receiver<Arc<Batch>>,
-    results: &mpsc::Sender<Message>,
-) {
-    let seconds = metrics::histogram!("jangbu_commit_seconds");
-    let commits = metrics::counter!("jangbu_commits_total");
-    let events = metrics::counter!("jangbu_events_total");
-    let sizes = metrics::histogram!("jangbu_commit_events");
-    // Taking the shard was the first.
-    let mut last_beat = Instant::now();
-    loop {
-        if last_beat.elapsed() >= HEARTBEAT {
-            if let Err(error) = writer.heartbeat(SHARD, epoch, now().micros()) {
-                tracing::warn!(%error, "the heartbeat was not written");
-                // Whoever was taken over, or has a disk that does not keep what it is given, has nothing more to say, also when there is
-                // nothing to write.
-                if matches!(error, CommitError::Fenced(_) | CommitError::Disk(_))
-                    && results.send(Message::Input(Input::Committed(Err(error)))).is_err()
-                {
-                    return;
-                }
-            }
-            last_beat = Instant::now();
-        }
-        match batches.recv_timeout(HEARTBEAT.saturating_sub(last_beat.elapsed())) {
-            Ok(batch) => {
-                let begun = Instant::now();
-                let result = writer.commit(&[&batch]).or_else(|error| after_doubt(reader, &batch, error));
-                seconds.record(begun.elapsed().as_secs_f64());
-                if result.is_ok() {
-                    commits.increment(1);
-                    events.increment(batch.events.len() as u64);
-                    #[allow(clippy::cast_precision_loss, reason = "a batch has a few thousand events")]
-                    sizes.record(batch.events.len() as f64);
-                }
-                if results.send(Message::Input(Input::Committed(result))).is_err() {
-                    return;
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-    }
-}
-
-/// What became of a commit: where its outcome is unknown, the head tells.
-///
-/// # Errors
-/// What the writer said; instead of [`CommitError::Unknown`] what the head shows.
-pub fn after_doubt(reader: &dyn LogReader, batch: &Batch, error: CommitError) -> Result<(), CommitError> {
-    let CommitError::Unknown(source) = error else { return Err(error) };
-    if batch.events.is_empty() {
-        // It moves no head, so the head cannot tell. Dropping it is safe: what it held is read again, and a record that was written
-        // answers the repeat.
-        return Err(CommitError::NotWritten(source));
-    }
-    match reader.head(batch.shard) {
-        Ok(Some(head)) if head.position == batch.last_position() && head.hash == batch.hash && head.epoch == batch.epoch => Ok(()),
-        Ok(Some(head)) if head.epoch != batch.epoch => Err(CommitError::Fenced(batch.shard)),
-        Ok(_) => Err(CommitError::NotWritten(source)),
-        // Neither written nor not: only a new start finds out.
-        Err(_) => Err(CommitError::Disk(source)),
-    }
-}
-
-struct Caller {
-    gateway: Arc<dyn PaymentGateway>,
-    timeout: Duration,
-    permits: Arc<Semaphore>,
-    inbox: mpsc::Sender<Message>,
-    runtime: tokio::runtime::Handle,
-}
-
-impl Caller {
-    fn call(&self, id: EffectId, call: ProviderCall) {
-        let (gateway, permits, inbox, timeout) = (
-            Arc::clone(&self.gateway),
-            Arc::clone(&self.permits),
-            self.inbox.clone(),
-            self.timeout,
-        );
-        self.runtime.spawn(async move {
-            let _permit = permits.acquire_owned().await;
-            let asked = tokio::spawn(perform(gateway, call.clone(), timeout)).await;
-            let outcome = asked.unwrap_or_else(|_| Outcome::unknown(&call, "the call broke off".to_owned()));
-            // An engine that has ended asks again when it starts.
-            let _ = inbox.send(Message::Input(Input::Outcome(id, outcome)));
-        });
-    }
-}
-
-async fn perform(gateway: Arc<dyn PaymentGateway>, call: ProviderCall, timeout: Duration) -> Outcome {
-    let answer = tokio::time::timeout(timeout, ask_provider(gateway.as_ref(), &call)).await;
-    answer.unwrap_or_else(|_| Outcome::unknown(&call, format!("no answer within {timeout:?}")))
-}
-
-async fn ask_provider(gateway: &dyn PaymentGateway, call: &ProviderCall) -> Outcome {
-    let idempotency_key = call.idempotency_key();
-    match call {
-        ProviderCall::Charge {
-            order,
-            payment_key,
-            amount,
-            ..
-        } => Outcome::Charge(
-            gateway
-                .charge(Charge {
-                    payment_key: payment_key.to_string(),
-                    order_reference: order.to_string(),
-                    amount: amount.minor(),
-                    currency: amount.currency().to_string(),
-                    idempotency_key,
-                })
-                .await,
-        ),
-        ProviderCall::Status { order, payment_key, .. } => Outcome::Status(
-            gateway
-                .status(StatusQuery {
-                    payment_key: payment_key.to_string(),
-                    order_reference: order.to_string(),
-                })
-                .await,
-        ),
-        ProviderCall::Cancel { payment_key, amount, .. } => Outcome::Cancel(
-            gateway
-                .cancel(Cancellation {
-                    payment_key: payment_key.to_string(),
-                    reason: "the order was cancelled".to_owned(),
-                    amount: amount.minor(),
-                    currency: amount.currency().to_string(),
-                    idempotency_key,
-                })
-                .await,
-        ),
-    }
-}
-
-/// The time as the core is told it: the system's, but when that is set back it goes on from where it was. A core whose time stood
-/// still would let no timer and no pause come to its end.
-struct Clock {
-    since: Instant,
-    time: Timestamp,
-}
-
-impl Clock {
-    /// A clock that shows this time at least.
-    fn from(time: Timestamp) -> Self {
-        let since = Instant::now();
-        Self { since, time }
-    }
-
-    fn now(&mut self) -> Timestamp {
-        let time = now().max(self.time.after(self.since.elapsed()));
-        *self = Self::from(time);
-        time
-    }
-}
-
-fn now() -> Timestamp {
-    let micros = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX));
-    Timestamp::from_micros(micros)
-}
-
-#[cfg(test)]
-mod tests {
-    use event_store::{Head, IdempotencyRecord, MemoryStore, RecordKey};
-
-    use super::*;
-
-    fn batch(head: &Head, key: u8) -> Batch {
-        let record = IdempotencyRecord {
-            key: RecordKey([key; 16]),
-            fingerprint: [0; 16],
-            position: 0,
-            recorded_at: 0,
-            answer: Box::default(),
-        };
-        Batch {
-            epoch: head.epoch,
-            first_position: head.position + 1,
-            records: vec![record],
-            ..Batch::default()
-        }
-    }
-
-    #[test]
-    fn a_clock_that_was_set_back_goes_on() {
-        let ahead = now().after(Duration::from_hours(1));
-        let mut clock = Clock::from(ahead);
-        thread::sleep(Duration::from_millis(2));
-        let then = clock.now();
-        assert!(then >= ahead.after(Duration::from_millis(2)));
-        thread::sleep(Duration::from_millis(2));
-        assert!(clock.now() >= then.after(Duration::from_millis(2)));
-    }
-
-    #[test]
-    fn a_doubtful_batch_without_events_counts_as_not_written() {
-        let store = MemoryStore::default();
-        let head = store
-            .writer()
-            .and_then(|mut writer| writer.take(0, Uuid::nil(), 0))
-            .expect("the shard");
-        let reader = store.reader().expect("a reader");
-        let doubt = || CommitError::Unknown("the connection died".into());
-        let settled = after_doubt(reader.as_ref(), &batch(&head, 1), doubt());
-        assert!(matches!(settled, Err(CommitError::NotWritten(_))), "{settled:?}");
-    }
-
-    #[test]
-    fn a_doubtful_batch_of_a_writer_that_was_fenced_meanwhile_is_not_taken_for_written() {
-        let store = MemoryStore::default();
-        let mut writer = store.writer().expect("a writer");
-        let head = writer.take(0, Uuid::nil(), 0).expect("the shard");
-        writer.take(0, Uuid::nil(), 0).expect("the shard again");
-        let reader = store.reader().expect("a reader");
-        let mut doubtful = batch(&head, 1);
-        doubtful.events.push(event_store::Event {
-            shard: 0,
-            position: 1,
-            stream: event_store::StreamId::new("order", Uuid::nil()),
-            sequence: 1,
-            event_id: Uuid::nil(),
-            event_type: "order.placed".into(),
-            event_version: "1.0.0".into(),
-            recorded_at: 0,
-            payload: "{}".into(),
-            metadata: "{}".into(),
-        });
-        let settled = after_doubt(reader.as_ref(), &doubtful, CommitError::Unknown("the connection died".into()));
-        assert!(matches!(settled, Err(CommitError::Fenced(0))), "{settled:?}");
-    }
+fn no_thread(error: std::io::Error) -> StoreError {
+    StoreError::Unavailable(Box::new(error))
 }

@@ -1,7 +1,7 @@
 //! What the engine writes into the log beside events, as JSON: effects owed, timers, answers, what is set aside.
 
-use aggregates::{Command, Refusal};
-use sagas::ProviderCall;
+use aggregates::{Command, Kind, OrderId, Refusal};
+use sagas::{ProviderCall, Seen, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -19,14 +19,60 @@ pub(crate) struct Origin {
     pub causation: Uuid,
 }
 
-/// A command that is due at some time.
+/// Something that a process has still to have done: at once, at its time, or in another shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TimedCommand {
-    pub command: Command,
+pub(crate) struct Task {
+    #[serde(flatten)]
+    pub deed: Deed,
     pub origin: Origin,
     /// How often it was tried in vain.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub tries: usize,
+}
+
+impl Task {
+    pub(crate) fn new(deed: Deed, origin: Origin) -> Self {
+        Self { deed, origin, tries: 0 }
+    }
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Deed {
+    /// A command is to be given.
+    Command(Command),
+    /// A purchase is to learn what happened in another shard.
+    Learn(Learnt),
+}
+
+impl Deed {
+    /// The aggregate that it is for.
+    pub(crate) fn target(&self) -> (Kind, Uuid) {
+        match self {
+            Self::Command(command) => command.target(),
+            Self::Learn(learnt) => (Kind::Order, learnt.order.uuid()),
+        }
+    }
+
+    /// The order whose purchase waits for it.
+    pub(crate) fn order(&self) -> Option<OrderId> {
+        match self {
+            Self::Command(command) => sagas::order_of(command),
+            Self::Learn(learnt) => Some(learnt.order),
+        }
+    }
+}
+
+/// What a purchase learns from an event of another shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Learnt {
+    pub order: OrderId,
+    /// Where the event stands.
+    pub seen: Seen,
+    /// The event's id.
+    pub event: Uuid,
+    pub step: Step,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -40,23 +86,16 @@ pub(crate) enum Owed {
     /// The provider has to be called, or was and has not answered.
     Call { call: ProviderCall, origin: Origin },
     /// The rest of a cascade that was too long for one turn, in the order in which it goes on.
-    Cascade { rest: Vec<Rest> },
-}
-
-/// A command that a cascade has still to give.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Rest {
-    pub command: Command,
-    pub origin: Origin,
-    /// How often it was tried in vain.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub tries: usize,
+    Cascade { rest: Vec<Task> },
+    /// Another shard has to do it, or has and its answer has not come.
+    Message { to: u16, task: Task },
 }
 
 /// An input that was set aside.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ParkedInput {
-    pub command: Command,
+    #[serde(flatten)]
+    pub deed: Deed,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,6 +122,22 @@ struct AnswerIn<'a> {
     body: Option<&'a RawValue>,
     #[serde(default)]
     refusal: Option<Refusal>,
+}
+
+/// How a message was answered, as its idempotency record keeps it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct MessageAnswer {
+    pub shard: u16,
+    /// Where the receiver's log stood after it.
+    pub position: u64,
+    pub message: Answered,
+}
+
+/// To whom, and what its purchases learn from it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Answered {
+    pub from: u16,
+    pub learnt: Vec<Learnt>,
 }
 
 /// An answer as an idempotency record keeps it.

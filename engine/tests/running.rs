@@ -1,208 +1,17 @@
 //! The engine with its threads, on SQLite: races, refusals under load, and the end.
 
+mod shop;
+
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use aggregates::{
-    AccountId, Command, Currency, FailureCode, Kind, Money, OrderCommand, OrderId, OrderStatus, PaymentMethod, PlaceOrder, ProductCommand,
-    ProductId, Quantity, Recorded, RequestedLine, Sealed, State, Stock, TrackingId, WalletCommand,
-};
-use engine::{Actor, Cause, CoreSettings, Engine, EngineError, EngineSettings, Idempotency, Request, Running};
-use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, MemoryStore, RecordKey, Shards, StoreError, verify_chain};
-use event_store_sqlite::SqliteStore;
-use payment_gateway::{Answer, Cancellation, CancellationOutcome, Charge, ChargeOutcome, PaymentGateway, StatusOutcome, StatusQuery};
+use aggregates::{Command, Currency, FailureCode, Kind, OrderStatus, PaymentMethod, WalletCommand};
+use engine::{CoreSettings, Engine, EngineError, EngineSettings, Request};
+use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, MemoryStore, Shards, StoreError, verify_chain};
+use shop::{Approving, Shop, buyer, cause, open, processes, product, represent};
 use uuid::Uuid;
-
-/// A provider that approves everything it answers, and counts.
-#[derive(Default)]
-struct Approving {
-    charges: AtomicUsize,
-    silent: bool,
-    panics: bool,
-}
-
-impl PaymentGateway for Approving {
-    fn charge(&self, charge: Charge) -> Answer<'_, ChargeOutcome> {
-        Box::pin(async move {
-            if self.silent {
-                std::future::pending::<()>().await;
-            }
-            self.charges.fetch_add(1, Ordering::Relaxed);
-            assert!(!self.panics, "a planted panic");
-            ChargeOutcome::Charged { amount: charge.amount }
-        })
-    }
-
-    fn status(&self, query: StatusQuery) -> Answer<'_, StatusOutcome> {
-        Box::pin(async move {
-            StatusOutcome::Charged {
-                amount: PRICE,
-                order_reference: query.order_reference,
-            }
-        })
-    }
-
-    fn cancel(&self, _: Cancellation) -> Answer<'_, CancellationOutcome> {
-        Box::pin(async { CancellationOutcome::Cancelled })
-    }
-}
-
-const PRICE: i64 = 5_000;
-
-struct Shop {
-    running: Running,
-    engine: Engine,
-    published: Arc<Mutex<Vec<u64>>>,
-}
-
-fn krw(amount: i64) -> Money {
-    Money::new(amount, Currency::KRW)
-}
-
-fn product(number: u128) -> ProductId {
-    ProductId::new(Uuid::from_u128(0x1000 + number))
-}
-
-fn buyer(number: u128) -> AccountId {
-    AccountId::new(Uuid::from_u128(0x2000 + number))
-}
-
-fn cause() -> Cause {
-    Cause {
-        actor: Actor::System,
-        correlation: Uuid::new_v4(),
-        traceparent: None,
-    }
-}
-
-fn processes() -> sagas::Settings {
-    sagas::Settings {
-        currency: Currency::KRW,
-        reservation_ttl: Duration::from_hours(1),
-        payment_deadline: Duration::from_mins(10),
-        stuck_after: Duration::from_hours(24),
-    }
-}
-
-fn represent(_: Kind, id: Uuid, _: &State, version: u64) -> Vec<u8> {
-    format!(r#"{{"id":"{id}","version":{version}}}"#).into_bytes()
-}
-
-fn open(data: &std::path::Path, gateway: Arc<dyn PaymentGateway>, change: impl FnOnce(&mut EngineSettings)) -> (Shop, Arc<dyn EventStore>) {
-    let store: Arc<dyn EventStore> = Arc::new(SqliteStore::open(data).expect("a log"));
-    let core = CoreSettings::new(processes(), jiff::tz::TimeZone::UTC, represent);
-    let mut settings = EngineSettings::new(core, Uuid::from_u128(7));
-    change(&mut settings);
-    let published = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&published);
-    let subscriber = Box::new(move |events: &Arc<[Recorded]>| {
-        seen.lock()
-            .expect("nobody panics")
-            .extend(events.iter().map(|event| event.position));
-    });
-    let running = Engine::start(&store, gateway, settings, vec![subscriber], tokio::runtime::Handle::current()).expect("it starts");
-    (
-        Shop {
-            engine: running.engine(),
-            running,
-            published,
-        },
-        store,
-    )
-}
-
-impl Shop {
-    async fn ask(&self, command: Command) {
-        let reply = self.engine.execute(Request::new(command, cause())).await.expect("an answer");
-        reply.answer.result.expect("not refused");
-    }
-
-    async fn offer(&self, number: u128, stock: u64) {
-        let create = ProductCommand::Create {
-            seller: buyer(999),
-            sku: "SKU".parse().expect("a SKU"),
-            name: "Coffee".parse().expect("a name"),
-            description: None,
-            price: krw(PRICE),
-            stock: Stock::OnHand(stock),
-            at: self.engine.now(),
-        };
-        self.ask(Command::Product(product(number), create)).await;
-    }
-
-    async fn wallet(&self, number: u128, amount: i64) {
-        self.ask(Command::Wallet(buyer(number), WalletCommand::Open { currency: Currency::KRW }))
-            .await;
-        self.ask(Command::Wallet(buyer(number), WalletCommand::Deposit { amount: krw(amount) }))
-            .await;
-    }
-
-    fn order(&self, key: u64, by: u128, method: PaymentMethod, products: &[u128]) -> (OrderId, Request) {
-        let id = OrderId::new(Uuid::new_v5(&Uuid::NAMESPACE_OID, &key.to_le_bytes()));
-        let line = |number: &u128| RequestedLine {
-            product: product(*number),
-            quantity: Quantity::parse(1).expect("a quantity"),
-            stated_price: None,
-            offer: None,
-        };
-        let place = PlaceOrder {
-            buyer: buyer(by),
-            lines: products.iter().map(line).collect(),
-            stated_total: None,
-            address: Sealed::new("v1.sealed"),
-            method,
-            payment_key: (method == PaymentMethod::Card).then(|| format!("sim_ok_{key}").parse().expect("a key")),
-            number: None,
-            tracking: TrackingId::for_order(id),
-            at: self.engine.now(),
-        };
-        let mut record = [0; 16];
-        record[..8].copy_from_slice(&key.to_le_bytes());
-        let idempotency = Some(Idempotency {
-            key: key.to_string(),
-            record: RecordKey(record),
-            fingerprint: [0; 16],
-        });
-        (
-            id,
-            Request {
-                idempotency,
-                ..Request::new(Command::Order(id, OrderCommand::Place(Box::new(place))), cause())
-            },
-        )
-    }
-
-    async fn settled(&self, id: OrderId) -> (OrderStatus, Option<FailureCode>) {
-        let settled = |state: &State| matches!(state, State::Order(order) if order.settled());
-        let watch = self.engine.watch(Kind::Order, id.uuid(), settled);
-        let versioned = tokio::time::timeout(Duration::from_secs(30), watch)
-            .await
-            .expect("it settles")
-            .expect("an answer");
-        let State::Order(order) = versioned.state else {
-            panic!("not an order")
-        };
-        (order.status(), order.failure().map(|(code, _)| code))
-    }
-
-    async fn stock(&self, number: u128) -> (u64, u64) {
-        let versioned = self
-            .engine
-            .read(Kind::Inventory, product(number).uuid())
-            .await
-            .expect("an answer")
-            .expect("it exists");
-        let State::Inventory(inventory) = versioned.state else {
-            panic!("not an inventory")
-        };
-        (inventory.on_hand(), inventory.reserved())
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_more_buyers_than_units_exactly_as_many_as_there_are_units_get_one_cold_and_warm() {
@@ -268,7 +77,7 @@ async fn of_more_buyers_than_units_exactly_as_many_as_there_are_units_get_one_co
         assert_eq!(shop.stock(0).await.0, 0);
         let published = shop.published.lock().expect("nobody panics").clone();
         assert!(
-            published.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            published.windows(2).all(|pair| pair[1].1 == pair[0].1 + 1),
             "events are published once, in order"
         );
         shop.running.stop();

@@ -4,15 +4,20 @@
 //! parked inputs, snapshots, and the head of each shard's log. It knows no aggregate: payloads and metadata are JSON text.
 //! One writer per shard appends whole batches, fenced by an epoch; anybody may read.
 
+use std::ops::ControlFlow;
+
 mod hash;
 mod memory;
 mod model;
 mod place;
+mod selection;
 mod token;
 mod verify;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+pub use selection::conformance as selection_conformance;
 
 pub use hash::{BatchHasher, GENESIS, Hash, batch_hash};
 pub use memory::MemoryStore;
@@ -21,6 +26,7 @@ pub use model::{
     StreamRead, StreamSlice, Timer, TimerId, Unfinished, Unparked, Unparking,
 };
 pub use place::{LogPosition, PositionError, Shards};
+pub use selection::{EventRef, Selection, TypePattern, TypePatternError, select_by_reading};
 pub use token::{ConsistencyToken, TokenError};
 pub use verify::verify_chain;
 
@@ -118,6 +124,21 @@ pub trait LogReader: Send {
 
     /// At most `limit` events of a stream with a sequence above `after`, in order.
     fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// Shows each event that is wanted, in order, until the visitor has had enough. A store pushes down what it can.
+    fn select_each(&self, selection: &Selection, visit: &mut dyn FnMut(EventRef<'_>) -> ControlFlow<()>) -> Result<(), StoreError> {
+        select_by_reading(self, selection, visit)
+    }
+
+    /// The events that are wanted, in order. For few of them: the selection's limit is the only bound.
+    fn select(&self, selection: &Selection) -> Result<Vec<Event>, StoreError> {
+        let mut events = Vec::new();
+        self.select_each(selection, &mut |event| {
+            events.push(event.to_event());
+            ControlFlow::Continue(())
+        })?;
+        events.into_iter().collect()
+    }
 
     /// At most `limit` batches of a shard whose last position is above `after`, in order: (last position, previous hash, hash, epoch).
     fn batches(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<(u64, Hash, Hash, u64)>, StoreError>;

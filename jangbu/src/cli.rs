@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     attack, bench, copies,
     failure::Failure,
-    health, serve,
+    generate, health, serve,
     settings::{Flags, Settings},
     simulator,
 };
@@ -45,6 +45,11 @@ enum Command {
     Backup(BackupArgs),
     /// Makes a data directory from a backup.
     Restore(RestoreArgs),
+    /// Makes a data directory with the past of a shop in it, the same for the same seed: for trying out, and for measuring.
+    ///
+    /// The shop has several sellers, stock that runs out and comes in again, balances, cards of all kinds, and everything that goes wrong with
+    /// them. It can be served and verified. Every account has the password of the demo, and whoever knows the seed knows its keys.
+    Generate(generate::GenerateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -175,6 +180,12 @@ fn run(config: Option<&PathBuf>, command: Command) -> Result<(), Failure> {
         Command::Bench(arguments) => serve::on_runtime(async { Ok(bench::run(arguments).await?) }),
         Command::Attack(arguments) => serve::on_runtime(async { verdict(attack::run(*arguments).await?) }),
         Command::Backup(BackupArgs { to, data }) => copies::backup(&Settings::read(&flags(data))?, &to),
+        Command::Generate(arguments) => {
+            let data = DataArgs {
+                data: arguments.data.clone(),
+            };
+            generate::run(&Settings::read(&flags(data))?, &arguments)
+        }
         Command::Restore(RestoreArgs { from, data }) => copies::restore(&from, &Settings::read(&flags(DataArgs { data: Some(data) }))?),
     }
 }

@@ -31,6 +31,20 @@ impl Failure {
         }
     }
 
+    /// A signal ended it.
+    pub(crate) fn interrupted(line: impl fmt::Display) -> Self {
+        Self {
+            line: one_line(&line),
+            code: 130,
+        }
+    }
+
+    /// The same, and this to be said with it.
+    pub(crate) fn with(mut self, more: impl fmt::Display) -> Self {
+        self.line = one_line(&format_args!("{}{more}", self.line));
+        self
+    }
+
     /// Says so on standard error.
     pub(crate) fn report(&self) -> ExitCode {
         eprintln!("jangbu: {}", self.line);
@@ -38,7 +52,6 @@ impl Failure {
     }
 
     /// The line.
-    #[cfg(test)]
     pub(crate) fn line(&self) -> &str {
         &self.line
     }
@@ -97,7 +110,7 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Newer { .. } | OpenError::Unusable { .. } => Self::wrong(error),
-            OpenError::Unavailable { .. } | OpenError::OldSqlite(_) => Self::failed(error),
+            OpenError::Unavailable { .. } | OpenError::NotMade { .. } | OpenError::OldSqlite(_) => Self::failed(error),
         }
     }
 }

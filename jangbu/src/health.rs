@@ -34,8 +34,8 @@ const MOST_BEHIND: u64 = 50_000;
 pub(crate) struct Health {
     pub(crate) engine: Engine,
     pub(crate) progress: watch::Receiver<Progress>,
-    /// Where the log stood when the shop started: the views may not have heard of it yet.
-    pub(crate) head_at_start: u64,
+    /// Where the log of each shard stood when the shop started: the views may not have heard of it yet.
+    pub(crate) heads_at_start: Arc<[u64]>,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) figures: PrometheusHandle,
 }
@@ -66,19 +66,17 @@ impl Health {
 
     fn behind(&self) -> u64 {
         let progress = self.progress.borrow();
-        let head = progress
-            .shards
-            .iter()
-            .map(|shard| shard.head)
-            .max()
-            .unwrap_or(0)
-            .max(self.head_at_start);
-        head.saturating_sub(progress.position(SHARD))
+        let behind = (0..).zip(self.heads_at_start.iter()).map(|(shard, at_start)| {
+            let heard_of = progress
+                .shards
+                .iter()
+                .find(|known| known.shard == shard)
+                .map_or(0, |known| known.head);
+            heard_of.max(*at_start).saturating_sub(progress.position(shard))
+        });
+        behind.sum()
     }
 }
-
-/// There is one so far.
-const SHARD: u16 = 0;
 
 /// /livez and /readyz.
 pub(crate) fn router(health: Health) -> Router {

@@ -9,6 +9,7 @@ mod client;
 mod copies;
 mod demo;
 mod failure;
+pub mod generate;
 mod health;
 mod http_server;
 mod root_page;

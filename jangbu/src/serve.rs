@@ -12,7 +12,7 @@ use aggregates::{AccountId, Recorded, Role};
 use axum::Router;
 use command_api::{Api, Durable, TokenSettings};
 use engine::{CoreSettings, Engine, EngineSettings, Running};
-use event_store::EventStore;
+use event_store::{EventStore, LogReader, Shards, StoreError};
 use event_store_sqlite::SqliteStore;
 use key_vault::KeyVault;
 use payment_gateway_simulator::Simulator;
@@ -42,9 +42,6 @@ pub(crate) const ADDRESS: &str = "address";
 
 /// The file that names the data directory itself, so that its process takes its shards back at once.
 const INSTANCE: &str = "instance";
-
-/// There is one shard so far.
-const SHARD: u16 = 0;
 
 /// Where Toss Payments is.
 const TOSS: &str = "https://api.tosspayments.com";
@@ -137,8 +134,9 @@ pub(crate) fn publish(path: &Path, text: &str) -> Result<(), Failure> {
 /// What a data directory holds, opened.
 struct Files {
     store: Arc<dyn EventStore>,
-    /// Where the log ends.
-    head: u64,
+    shards: Shards,
+    /// Where the log of each ends.
+    heads: Vec<u64>,
     vault: KeyVault,
     views: Arc<SqliteViews>,
     views_writer: SqliteViewsWriter,
@@ -152,10 +150,13 @@ impl Files {
         let store: Arc<dyn EventStore> = Arc::new(SqliteStore::open(data)?);
         // This process holds the directory now: what another one said of itself is over.
         let _ = std::fs::remove_file(data.join(ADDRESS));
-        let head = store.reader()?.head(SHARD)?.map_or(0, |head| head.position);
+        let reader = store.reader()?;
+        let known = reader.shard_count()?;
+        let shards = settings.shards.or(known).unwrap_or(Shards::ONE);
+        let heads = heads(reader.as_ref(), shards)?;
         let keys = settings.keys_dir();
         // New keys for an old log would make everything in it unreadable without a word.
-        let vault = if head == 0 {
+        let vault = if heads.iter().all(|head| *head == 0) {
             KeyVault::open(&keys)?
         } else {
             KeyVault::open_existing(&keys)?
@@ -163,13 +164,20 @@ impl Files {
         let (views_writer, views) = SqliteViews::open(data)?;
         Ok(Self {
             store,
-            head,
+            shards,
+            heads,
             vault,
             views,
             views_writer,
             instance: instance(data)?,
         })
     }
+}
+
+/// Where the log of each shard ends.
+fn heads(reader: &dyn LogReader, shards: Shards) -> Result<Vec<u64>, StoreError> {
+    let position = |shard| Ok(reader.head(shard)?.map_or(0, |head| head.position));
+    shards.all().map(position).collect()
 }
 
 /// A directory without a log is made a data directory only when it holds nothing else.
@@ -316,7 +324,8 @@ impl Shop {
         let figures = telemetry::start_counting()?;
         let Files {
             store,
-            head,
+            shards,
+            heads,
             vault,
             views,
             views_writer,
@@ -332,13 +341,16 @@ impl Shop {
             payment_deadline: settings.payment_deadline,
             stuck_after: settings.payment_stuck_after,
         };
-        let core = CoreSettings::new(processes, settings.time_zone.clone(), command_api::represent);
+        let core = CoreSettings {
+            shards,
+            ..CoreSettings::new(processes, settings.time_zone.clone(), command_api::represent)
+        };
         let engine_settings = EngineSettings {
             payment_timeout: settings.payment_timeout,
             ..EngineSettings::new(core, instance)
         };
         let offer = move |events: &Arc<[Recorded]>| tail.offer(Arc::clone(events));
-        let durable = Durable::from_head(head);
+        let durable = Durable::from_heads(heads.iter().copied());
         let running = Engine::start(
             &store,
             Arc::new(gateway),
@@ -365,7 +377,7 @@ impl Shop {
         let health = Health {
             engine: engine.clone(),
             progress: runner.progress(),
-            head_at_start: head,
+            heads_at_start: heads.into(),
             traffic: Arc::clone(&traffic),
             figures: figures.clone(),
         };
@@ -432,6 +444,7 @@ impl Shop {
             api,
         } = self;
         traffic.enter(Phase::Stopping);
+        let shards = running.engine().shards();
         let unanswered = traffic.finish(FINISH_REQUESTS).await;
         if unanswered > 0 {
             tracing::warn!(unanswered, "requests are left without an answer");
@@ -446,9 +459,9 @@ impl Shop {
                 )));
             }
         }
-        let head = store.reader()?.head(SHARD)?.map_or(0, |head| head.position);
+        let heads = heads(store.reader()?.as_ref(), shards)?;
         let mut progress = runner.progress();
-        let caught_up = progress.wait_for(|progress| progress.position(SHARD) >= head);
+        let caught_up = progress.wait_for(|progress| (0..).zip(&heads).all(|(shard, head)| progress.position(shard) >= *head));
         if !matches!(tokio::time::timeout(FINISH_VIEWS, caught_up).await, Ok(Ok(_))) {
             tracing::warn!("the views are behind the log; they catch up at the next start");
         }

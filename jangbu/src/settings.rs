@@ -11,6 +11,7 @@ use std::{
 };
 
 use aggregates::{Currency, Email};
+use event_store::Shards;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::failure::Failure;
@@ -69,7 +70,7 @@ const KNOWN: &[Known] = &[
         secret: true,
     },
     secret("keys"),
-    open("shards", "1"),
+    open("shards", ""),
     open("kafka", ""),
     secret("redis"),
     open("currency", "KRW"),
@@ -173,7 +174,8 @@ pub(crate) struct Settings {
     pub(crate) views: Place,
     /// None keeps them in the data directory.
     pub(crate) keys: Option<SecretString>,
-    pub(crate) shards: u16,
+    /// None takes the log as it is; a new one has one.
+    pub(crate) shards: Option<Shards>,
     pub(crate) kafka: Option<String>,
     pub(crate) redis: Option<SecretString>,
     pub(crate) currency: Currency,
@@ -288,9 +290,6 @@ impl Settings {
         }
         if self.keys.as_ref().is_some_and(|keys| keys.expose_secret().contains("://")) {
             return cannot("keys on a server (JANGBU_KEYS)", "name a directory, or leave it empty");
-        }
-        if self.shards != 1 {
-            return cannot("several shards (JANGBU_SHARDS)", "set JANGBU_SHARDS=1");
         }
         if self.gateway == Gateway::Toss && self.toss_secret_key.is_none() {
             return Err(Failure::wrong("JANGBU_GATEWAY=toss needs JANGBU_TOSS__SECRET_KEY"));
@@ -454,9 +453,9 @@ impl Written {
                 None | Some(("postgres" | "postgresql", _)) => Ok(SecretString::from(text)),
                 Some(_) => Err("name a directory, or write postgres://...".to_owned()),
             })?,
-            shards: self.required("shards", |text| match text.parse() {
-                Ok(shards @ 1..=1_024) => Ok(shards),
-                _ => Err("write a whole number from 1 to 1024".to_owned()),
+            shards: self.optional("shards", |text| {
+                let shards = text.parse().ok().and_then(Shards::new);
+                shards.ok_or_else(|| format!("write a whole number from 1 to {}", Shards::MOST))
             })?,
             kafka: self.optional("kafka", |text| {
                 text.split(',')
@@ -659,7 +658,7 @@ mod tests {
         assert_eq!(settings.payment_timeout, Duration::from_secs(3));
         assert_eq!(settings.payment_deadline, Duration::from_mins(2));
         assert_eq!(settings.payment_stuck_after, Duration::from_hours(12));
-        assert_eq!(settings.shards, 2);
+        assert_eq!(settings.shards, Shards::new(2));
         let listing = settings.listing();
         assert!(
             listing.contains("JANGBU_LISTEN=127.0.0.1:3 ") && listing.contains("# --listen"),
@@ -685,6 +684,7 @@ mod tests {
             ("JANGBU_CURRENCY", "won"),
             ("JANGBU_TIME_ZONE", "Seoul/Asia"),
             ("JANGBU_SHARDS", "0"),
+            ("JANGBU_SHARDS", "1025"),
             ("JANGBU_STORE", "mysql://x"),
             ("JANGBU_GATEWAY", "cash"),
             ("JANGBU_TOSS__URL", "ftp://x"),
@@ -767,7 +767,6 @@ mod tests {
             ("JANGBU_STORE", "esdb://h"),
             ("JANGBU_VIEWS", "postgres://h/d"),
             ("JANGBU_KEYS", "postgres://h/d"),
-            ("JANGBU_SHARDS", "8"),
         ] {
             let settings = from_environment(&[(name, value)]).expect("its form is right");
             let failure = settings.check_supported().expect_err("not built");

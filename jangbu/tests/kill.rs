@@ -172,6 +172,7 @@ impl Worker {
 /// What became of it all.
 #[derive(Default)]
 struct Totals {
+    shops: usize,
     kills: usize,
     /// Of these while the server was starting.
     at_start: usize,
@@ -207,10 +208,11 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} kills ({} while it was starting), {} orders and {} deposits and deliveries acknowledged and all there, {} replays checked; \
+            "{} kills ({} while it was starting) of {} shops, with 1 and 4 shards in turn, {} orders and {} deposits and deliveries acknowledged and all there, {} replays checked; \
              {} orders placed: {} confirmed, {} out of stock, {} declined, {} expired, {} cancelled, {} without balance; {} events",
             self.kills,
             self.at_start,
+            self.shops,
             self.acknowledged,
             self.changes,
             self.replays,
@@ -236,16 +238,20 @@ async fn whatever_was_acknowledged_survives_every_kill_and_every_order_ends() {
     let mut chance = Chance::new("kill");
     let mut totals = Totals::default();
     while totals.kills < kills {
-        let until = kills.min(totals.kills + KILLS_OF_A_SHOP);
-        one_shop(until, &mut chance, &mut totals, begun).await;
+        // At least two: one with one shard, one with four.
+        let until = kills.min(totals.kills + KILLS_OF_A_SHOP.min(kills.div_ceil(2)));
+        let shards = if totals.shops.is_multiple_of(2) { "1" } else { "4" };
+        totals.shops += 1;
+        one_shop(shards, until, &mut chance, &mut totals, begun).await;
     }
     println!("kill: {totals}; {} s", begun.elapsed().as_secs());
     assert!(totals.placed >= totals.acknowledged && totals.confirmed > 0 && totals.replays > 0);
 }
 
 /// A shop of its own, killed until the total is reached, and then looked at as a whole.
-async fn one_shop(until: usize, chance: &mut Chance, totals: &mut Totals, begun: Instant) {
+async fn one_shop(shards: &str, until: usize, chance: &mut Chance, totals: &mut Totals, begun: Instant) {
     let mut shop = Shop::open(&[
+        ("JANGBU_SHARDS", shards),
         ("JANGBU_PAYMENT__TIMEOUT", "4s"),
         ("JANGBU_PAYMENT__DEADLINE", "6s"),
         ("JANGBU_LOG", "warn"),
@@ -338,8 +344,8 @@ fn tell(totals: &Totals, begun: Instant) {
 /// Reads what was added to the files since the last time, so that the five hundredth look takes no longer than the first.
 #[derive(Default)]
 struct Auditor {
-    /// The last event that was seen: its position and id.
-    last: Option<(i64, String)>,
+    /// By shard, the last event that was seen: its position and id.
+    last: HashMap<i64, (i64, String)>,
     /// Which order a key has placed.
     orders: HashMap<String, String>,
     /// What a key has done: the event's name, and the key.
@@ -378,25 +384,35 @@ impl Auditor {
     }
 
     fn read(&mut self, log: &Connection) {
+        let mut heads = log.prepare("SELECT shard FROM log_head").expect("the table is there");
+        let shards = heads.query_map([], |row| row.get(0)).expect("rows");
+        for shard in shards {
+            self.read_shard(log, shard.expect("a number"));
+        }
+    }
+
+    fn read_shard(&mut self, log: &Connection, shard: i64) {
         let mut position = 0;
-        if let Some((last, id)) = &self.last {
+        if let Some((last, id)) = self.last.get(&shard) {
             let there: String = log
-                .query_row("SELECT event_id FROM events WHERE shard = 0 AND position = ?1", [last], |row| {
-                    row.get(0)
-                })
+                .query_row(
+                    "SELECT event_id FROM events WHERE shard = ?1 AND position = ?2",
+                    (shard, last),
+                    |row| row.get(0),
+                )
                 .expect("what was there is there still");
             assert_eq!(there, *id, "what was there is as it was");
             position = *last;
         }
         let sql = "SELECT position, event_id, event_type, aggregate_id, json_extract(metadata, '$.idempotencyKey')
-                   FROM events WHERE shard = 0 AND position > ?1 ORDER BY position";
+                   FROM events WHERE shard = ?1 AND position > ?2 ORDER BY position";
         let mut statement = log.prepare(sql).expect("the table is there");
-        let mut rows = statement.query([position]).expect("rows");
+        let mut rows = statement.query([shard, position]).expect("rows");
         while let Some(row) = rows.next().expect("every row can be read") {
             let text = |column| row.get::<_, String>(column).expect("a text");
             position += 1;
             assert_eq!(row.get::<_, i64>(0).expect("a position"), position, "positions are contiguous");
-            self.last = Some((position, text(1)));
+            self.last.insert(shard, (position, text(1)));
             let Some(key) = row.get::<_, Option<String>>(4).expect("a text or none") else {
                 continue;
             };
@@ -409,8 +425,10 @@ impl Auditor {
         }
     }
 
+    /// Every order has come to its end, and no shard owes another a message.
     fn all_ended(data: &Path) -> bool {
         let sql = "SELECT count(*) FILTER (WHERE event_type = 'order.placed') = count(*) FILTER (WHERE event_type <> 'order.placed')
+                          AND NOT EXISTS (SELECT 1 FROM effects WHERE json_extract(effect, '$.Message') IS NOT NULL)
                    FROM events WHERE event_type IN ('order.placed', 'order.confirmed', 'order.cancelled')";
         open(&data.join("log.db"))
             .query_row(sql, [], |row| row.get(0))

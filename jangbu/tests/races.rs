@@ -224,8 +224,12 @@ fn some_of<'a>(products: &'a [String], chance: &mut Chance) -> Vec<(&'a str, u32
     lines
 }
 
-/// Nothing that was sold came back, so what an order could not have then is not there now either.
+/// Nothing that was sold came back, so what an order could not have then is not there now either. With several shards goods may be held for
+/// a moment by an order that then does not get the rest: there another one may be turned away.
 fn nobody_was_turned_away_for_nothing(log: &Log) {
+    if shop::shards() > 1 {
+        return;
+    }
     for (id, order) in log
         .orders
         .iter()

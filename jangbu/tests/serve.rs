@@ -255,7 +255,7 @@ fn a_setting_that_is_unknown_bad_or_beyond_this_version_ends_it_with_2() {
         ("JANGBU_PAYMENT__TIMOUT", "5s", "no setting"),
         ("JANGBU_PAYMENT__TIMEOUT", "5 parsecs", "the environment"),
         ("JANGBU_STORE", "postgres://shop:secret@db/shop", "does not support"),
-        ("JANGBU_SHARDS", "4", "does not support"),
+        ("JANGBU_SHARDS", "0", "1 to 1024"),
         ("JANGBU_GATEWAY", "toss", "JANGBU_TOSS__SECRET_KEY"),
     ] {
         refuses(scratch.path(), &serve(&data), &[(name, value)], 2, &[name, word]);
@@ -467,5 +467,5 @@ async fn the_simulator_runs_as_a_process_of_its_own() {
         .client()
         .place(&buyer, &order(&[(COFFEE, 1)], Pay::Card(&client::payment_key("ok"))))
         .await;
-    assert_eq!(shop.client().order(&buyer, &placed.order_id()).await.outcome(), "PAYMENT_PENDING");
+    shop.client().stands(&buyer, &placed.order_id(), "PAYMENT_PENDING").await;
 }

@@ -59,7 +59,7 @@ impl Scene {
     }
 
     async fn stands(&self, order: &str, outcome: &str) {
-        assert_eq!(self.client().order(&self.buyer, order).await.outcome(), outcome);
+        self.client().stands(&self.buyer, order, outcome).await;
     }
 
     /// The order comes to nothing for this reason, and leaves nothing behind but these movements at the provider.
@@ -342,6 +342,7 @@ async fn money_that_turns_up_after_the_end_is_given_back() {
     // The provider charges after 3 s; we ask after half a second, hear that nothing was charged, and end the order.
     let scene = Scene::open(&[("JANGBU_PAYMENT__TIMEOUT", "500ms")]).await;
     let order = scene.card("slow").await;
+    scene.stands(&order, "PAYMENT_PENDING").await;
     scene.cancel(&order).await;
     assert_eq!(
         scene.client().ended(&scene.buyer, &order).await.outcome(),

@@ -16,12 +16,12 @@ use crate::error::VaultError;
 use crate::files::Secret;
 
 const VERSION: &str = "v1.";
-const NONCE: usize = 24;
+pub(crate) const NONCE: usize = 24;
 const TAG: usize = 16;
 
-pub(crate) fn seal(key: &Secret, subject: Uuid, plain: &str) -> Result<String, VaultError> {
+pub(crate) fn seal(key: &Secret, subject: Uuid, nonce: [u8; NONCE], plain: &str) -> Result<String, VaultError> {
     let mut sealed = Vec::with_capacity(NONCE + plain.len() + TAG);
-    sealed.extend_from_slice(&new_nonce()?);
+    sealed.extend_from_slice(&nonce);
     sealed.extend_from_slice(plain.as_bytes());
     let (nonce, text) = sealed.split_at_mut(NONCE);
     let nonce = XNonce::try_from(&*nonce).expect("split at the length of a nonce");
@@ -65,7 +65,7 @@ thread_local! {
     static NONCES: RefCell<Nonces> = const { RefCell::new(Nonces { bytes: [0; 128 * NONCE], used: 128 * NONCE }) };
 }
 
-fn new_nonce() -> Result<[u8; NONCE], VaultError> {
+pub(crate) fn new_nonce() -> Result<[u8; NONCE], VaultError> {
     NONCES.with_borrow_mut(|nonces| {
         if nonces.used == nonces.bytes.len() {
             getrandom::fill(&mut nonces.bytes).map_err(VaultError::NoRandomness)?;

@@ -18,6 +18,7 @@
 mod cipher;
 mod error;
 mod files;
+mod sown;
 mod tokens;
 
 use std::collections::BTreeSet;
@@ -39,6 +40,7 @@ pub use crate::error::VaultError;
 pub use crate::tokens::{TokenKey, TokenKeys};
 
 use crate::files::{Kind, Secret};
+use crate::sown::Seed;
 
 const FORMAT: &str = "format";
 const INDEX: &str = "index";
@@ -67,6 +69,8 @@ struct Vault {
     fingerprint: Secret,
     tokens: RwLock<TokenKeys>,
     subjects: Vec<Mutex<LruCache<Uuid, Secret>>>,
+    /// Where its keys and nonces come from; none when the operating system gives them.
+    seed: Option<Seed>,
 }
 
 impl KeyVault {
@@ -88,13 +92,61 @@ impl KeyVault {
         Self::load(dir)
     }
 
+    /// Opens the vault in this directory for one who only reads: nothing in it is made or removed.
+    pub fn open_to_read(dir: &Path) -> Result<Self, VaultError> {
+        if !dir.is_dir() || !is_vault(dir)? {
+            return Err(VaultError::Missing { path: dir.join(FORMAT) });
+        }
+        Self::read(dir, None)
+    }
+
+    /// Makes a vault in a directory that is new or empty, whose every key and nonce follows from the seed: the same seed and the same calls
+    /// in the same order give the same bytes. Whoever knows the seed knows the keys, so it is for people who are made up.
+    ///
+    /// Nothing in it is durable, and it is no vault for anybody else, before [`finish_sown`](Self::finish_sown).
+    pub fn sow(dir: &Path, seed: &[u8; 32]) -> Result<Self, VaultError> {
+        files::create_dir(dir)?;
+        if !files::names(dir)?.is_empty() {
+            return Err(VaultError::NotEmpty { path: dir.to_owned() });
+        }
+        prepare_folders(dir)?;
+        let seed = Seed::new(seed);
+        for (name, kind) in [(INDEX, Kind::Index), (FINGERPRINT, Kind::Fingerprint), (TOKEN_CURRENT, Kind::Token)] {
+            files::write_new(&dir.join(name), kind, &seed.key(name.as_bytes()))?;
+        }
+        Self::read(dir, Some(seed))
+    }
+
+    /// Makes what was sown durable, and a vault like any other.
+    pub fn finish_sown(&self) -> Result<(), VaultError> {
+        let dir = &self.vault.dir;
+        let mut folders = BTreeSet::new();
+        for file in subject_files(dir)? {
+            files::sync_file(&file)?;
+            folders.extend(file.parent().map(Path::to_owned));
+        }
+        folders.iter().try_for_each(|folder| files::sync_dir(folder))?;
+        for name in [INDEX, FINGERPRINT, TOKEN_CURRENT] {
+            files::sync_file(&dir.join(name))?;
+        }
+        files::publish(&dir.join(TMP), &dir.join(FORMAT), FORMAT_LINE.as_bytes())?;
+        Ok(())
+    }
+
     fn load(dir: &Path) -> Result<Self, VaultError> {
-        let index = files::read_existing(&dir.join(INDEX), Kind::Index)?;
-        let fingerprint = files::read_existing(&dir.join(FINGERPRINT), Kind::Fingerprint)?;
+        // Before anything is made: a vault that lacks one of them is refused as it is.
+        files::read_existing(&dir.join(INDEX), Kind::Index)?;
+        files::read_existing(&dir.join(FINGERPRINT), Kind::Fingerprint)?;
         prepare_folders(dir)?;
         files::remove_leftovers(&dir.join(TMP))?;
         // Without its token keys a shop only asks everyone to log in again, so removing them is the way to revoke all tokens.
         files::create(&dir.join(TMP), &dir.join(TOKEN_CURRENT), Kind::Token)?;
+        Self::read(dir, None)
+    }
+
+    fn read(dir: &Path, seed: Option<Seed>) -> Result<Self, VaultError> {
+        let index = files::read_existing(&dir.join(INDEX), Kind::Index)?;
+        let fingerprint = files::read_existing(&dir.join(FINGERPRINT), Kind::Fingerprint)?;
         let tokens = read_tokens(dir)?;
         let stripes = (0..STRIPES).map(|_| Mutex::new(LruCache::new(KEYS_PER_STRIPE))).collect();
         Ok(Self {
@@ -104,25 +156,40 @@ impl KeyVault {
                 fingerprint,
                 tokens: RwLock::new(tokens),
                 subjects: stripes,
+                seed,
             }),
         })
     }
 
-    /// Makes the subject's key unless there is one. It is durable when this returns, so it can seal what is recorded after that.
-    pub fn create_subject(&self, subject: Uuid) -> Result<(), VaultError> {
+    /// Makes the subject's key unless there is one, and says whether it did. It is durable when this returns, so it can seal what is
+    /// recorded after that.
+    pub fn create_subject(&self, subject: Uuid) -> Result<bool, VaultError> {
         let mut stripe = self.stripe(subject).lock();
         if stripe.contains(&subject) {
-            return Ok(());
+            return Ok(false);
         }
-        let key = files::create(&self.vault.dir.join(TMP), &self.subject_file(subject), Kind::Subject(subject))?;
+        let file = self.subject_file(subject);
+        let made = !file.exists();
+        let key = match &self.vault.seed {
+            Some(seed) => {
+                let key = seed.key(subject.as_bytes());
+                files::write_new(&file, Kind::Subject(subject), &key)?;
+                key
+            }
+            None => files::create(&self.vault.dir.join(TMP), &file, Kind::Subject(subject))?,
+        };
         stripe.put(subject, key);
-        Ok(())
+        Ok(made)
     }
 
     /// Seals a text with the subject's key. The result is printable and differs each time.
     pub fn seal(&self, subject: Uuid, plain: &str) -> Result<String, VaultError> {
         let key = self.subject_key(subject)?.ok_or(VaultError::NoSubjectKey { subject })?;
-        cipher::seal(&key, subject, plain)
+        let nonce = match &self.vault.seed {
+            Some(seed) => seed.nonce(),
+            None => cipher::new_nonce()?,
+        };
+        cipher::seal(&key, subject, nonce, plain)
     }
 
     /// The text that was sealed, or `None` when the subject has no key: it was erased, or never was.

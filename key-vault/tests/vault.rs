@@ -420,3 +420,24 @@ fn all_paths(dir: &Path) -> Vec<PathBuf> {
     }
     paths
 }
+
+#[test]
+fn the_same_seed_and_the_same_calls_give_the_same_bytes() {
+    let subject = Uuid::from_u128(7);
+    let sown = |seed: u8| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().join("keys");
+        let vault = KeyVault::sow(&dir, &[seed; 32]).expect("a vault");
+        vault.create_subject(subject).expect("a key");
+        let sealed = [vault.seal(subject, "김민지").expect("sealed"), vault.seal(subject, "김민지").expect("sealed")];
+        assert!(KeyVault::open_existing(&dir).is_err(), "it is no vault yet");
+        vault.finish_sown().expect("durable");
+        let opened = KeyVault::open_existing(&dir).expect("a vault like any other");
+        let plain = opened.open_sealed(subject, &sealed[1]).expect("readable").expect("a key");
+        assert_eq!(plain.as_str(), "김민지");
+        assert_ne!(sealed[0], sealed[1], "no nonce comes twice");
+        (sealed, opened.blind_index("minji@example.com"))
+    };
+    assert_eq!(sown(1), sown(1));
+    assert_ne!(sown(1).0, sown(2).0);
+}

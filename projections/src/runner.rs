@@ -1,10 +1,10 @@
 //! Keeps the views up to the log: one thread that takes what waits, folds it, saves rows and checkpoint together, and goes on.
 //!
 //! Events come by the [`Tail`], or from the log when the tail had no room or the views were away. Whatever way they come, each counts
-//! once and none is left out: an event that cannot be counted stalls the views, visibly, until it can.
+//! once and none is left out: an event that cannot be counted stalls its shard, visibly, until it can. The other shards go on.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
     sync::Arc,
     thread::JoinHandle,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use aggregates::{CommerceEvent, Recorded, Timestamp};
-use event_store::{Event, EventStore, LogReader, StoreError};
+use event_store::{Event, EventStore, LogReader, Shards, StoreError};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -56,9 +56,23 @@ pub struct Progress {
     pub shards: Vec<ShardProgress>,
     /// Whether they go on.
     pub state: RunnerState,
+    /// The shards that do not go on, in ascending order. Of one of them the state says why.
+    pub stalled: Vec<u16>,
+    /// How many shards the log has; none as long as the log does not say.
+    pub count: Option<Shards>,
 }
 
 impl Progress {
+    /// Whether this shard does not go on just now.
+    pub fn is_stalled(&self, shard: u16) -> bool {
+        self.stalled.contains(&shard)
+    }
+
+    /// Whether the log has several shards, as far as the views know.
+    pub fn several(&self) -> bool {
+        self.count.map_or(self.shards.len() > 1, |count| count != Shards::ONE)
+    }
+
     /// The position that the views count up to; 0 when they count nothing of this shard.
     pub fn position(&self, shard: u16) -> u64 {
         self.shards
@@ -126,6 +140,8 @@ impl Runner {
             views,
             fold: Fold::new(settings.recent_rows),
             known: None,
+            count: None,
+            stalls: BTreeMap::new(),
             waiting,
             report,
             settings,
@@ -176,6 +192,16 @@ struct Trouble {
     shard: u16,
     position: u64,
     reason: String,
+    /// Whether that keeps the other shards as well.
+    of_all: bool,
+}
+
+/// A shard that does not go on.
+struct Stall {
+    trouble: Trouble,
+    failures: u32,
+    /// When it is tried again.
+    again: Instant,
 }
 
 /// What is counted.
@@ -193,6 +219,9 @@ struct Work {
     fold: Fold,
     /// None before the first use, and when what is stored may differ from what was believed.
     known: Option<Known>,
+    /// How many shards the log has, once it says so.
+    count: Option<Shards>,
+    stalls: BTreeMap<u16, Stall>,
     waiting: Waiting,
     report: watch::Sender<Progress>,
     settings: RunnerSettings,
@@ -220,7 +249,7 @@ impl Work {
                     failures = 0;
                 }
                 Err(trouble) => {
-                    self.stall(trouble, failures);
+                    self.stall(&trouble, failures);
                     // Somebody else may have written: begin again with what is stored.
                     self.fold.forget();
                     self.known = None;
@@ -243,7 +272,10 @@ impl Work {
         let mut gap = false;
         for recorded in batches.iter().flat_map(|batch| batch.iter()) {
             let end = ends.entry(recorded.shard).or_default();
-            if recorded.position == *end + 1 {
+            if self.stalls.contains_key(&recorded.shard) {
+                // It is read from the log when its shard is tried again.
+                heard_of(shards, recorded.shard, recorded.position);
+            } else if recorded.position == *end + 1 {
                 *end = recorded.position;
                 accepted.push(recorded);
             } else if recorded.position > *end {
@@ -251,54 +283,69 @@ impl Work {
                 heard_of(shards, recorded.shard, recorded.position);
             } // Else it counts already.
         }
-        self.count(&accepted)?;
-        Ok(gap)
+        match self.count(&accepted) {
+            Ok(()) => Ok(gap),
+            Err(trouble) if trouble.of_all => Err(trouble),
+            Err(trouble) => {
+                self.stall_shard(trouble);
+                Ok(true)
+            }
+        }
     }
 
     /// Counts what the log holds and the views do not.
     fn catch_up(&mut self) -> Result<(), Trouble> {
         let heads = self.align()?;
-        let mut trouble = None;
-        for (shard, head) in heads {
-            // One shard's trouble does not keep the others from going on.
-            if let Err(found) = self.catch_up_shard(shard, head) {
-                trouble.get_or_insert(found);
+        let mut more = true;
+        // A batch of each in turn: a shard that is far behind does not keep the others waiting.
+        while more && !self.waiting.stopped() {
+            more = false;
+            for (shard, head) in &heads {
+                if self.stalls.get(shard).is_some_and(|stall| Instant::now() < stall.again) {
+                    continue;
+                }
+                match self.count_logged(*shard, *head) {
+                    Ok(true) => more = true,
+                    Ok(false) => {
+                        if self.stalls.remove(shard).is_some() {
+                            tracing::info!(shard, "the views go on in this shard");
+                        }
+                    }
+                    Err(trouble) if trouble.of_all => return Err(trouble),
+                    Err(trouble) => self.stall_shard(trouble),
+                }
             }
-        }
-        if let Some(trouble) = trouble {
-            return Err(trouble);
         }
         self.go_on();
         Ok(())
     }
 
-    fn catch_up_shard(&mut self, shard: u16, head: u64) -> Result<(), Trouble> {
-        // Nothing is known once a save has failed.
-        while self.known.is_some() {
-            let after = self.position(shard);
-            if after >= head || self.waiting.stopped() {
-                return Ok(());
-            }
-            let limit = self.settings.batch_events;
-            let events = self
-                .reader()
-                .and_then(|reader| reader.events(shard, after, limit))
-                .map_err(|error| self.unread(shard, after, &error))?;
-            let (recorded, poison) = decode(shard, after, events);
-            self.count(&recorded.iter().collect::<Vec<_>>())?;
-            if let Some(poison) = poison {
-                return Err(poison);
-            }
-            if recorded.is_empty() {
-                let reason = format!("the log ends before its head {head}");
-                return Err(Trouble {
-                    shard,
-                    position: after + 1,
-                    reason,
-                });
-            }
+    /// Counts the next batch of a shard's log; tells whether there was one.
+    fn count_logged(&mut self, shard: u16, head: u64) -> Result<bool, Trouble> {
+        let after = self.position(shard);
+        if after >= head {
+            return Ok(false);
         }
-        Ok(())
+        let limit = self.settings.batch_events;
+        let events = self
+            .reader()
+            .and_then(|reader| reader.events(shard, after, limit))
+            .map_err(|error| self.unread(shard, after, &error, false))?;
+        let (recorded, poison) = decode(shard, after, events);
+        self.count(&recorded.iter().collect::<Vec<_>>())?;
+        if let Some(poison) = poison {
+            return Err(poison);
+        }
+        if recorded.is_empty() {
+            let reason = format!("the log ends before its head {head}");
+            return Err(Trouble {
+                shard,
+                position: after + 1,
+                reason,
+                of_all: false,
+            });
+        }
+        Ok(true)
     }
 
     /// Makes sure that what is stored was folded from this log, and drops it otherwise. Returns the log's heads.
@@ -308,7 +355,7 @@ impl Work {
             let shards = stored.checkpoints.iter().map(|at| (at.shard, ShardProgress::from(*at))).collect();
             self.known = Some(Known { log: stored.log, shards });
         }
-        let heads = self.heads().map_err(|error| self.unread(0, 0, &error))?;
+        let heads = self.heads().map_err(|error| self.unread(0, 0, &error, true))?;
         let Some(log) = heads.first().map(|head| head.log_id) else {
             return Ok(Vec::new());
         };
@@ -320,6 +367,7 @@ impl Work {
                 tracing::warn!(%log, ahead, "the views were folded from another log than this one: they are filled anew");
             }
             self.fold.forget();
+            self.stalls.clear();
             self.views.reset(log).map_err(|error| unsaved(0, 1, &error))?;
             self.known = Some(Known {
                 log: Some(log),
@@ -336,10 +384,12 @@ impl Work {
 
     fn heads(&mut self) -> Result<Vec<event_store::Head>, StoreError> {
         let reader = self.reader()?;
+        let count = reader.shard_count()?;
         let mut heads = Vec::new();
         for shard in reader.shards()? {
             heads.extend(reader.head(shard)?);
         }
+        self.count = count;
         Ok(heads)
     }
 
@@ -359,6 +409,7 @@ impl Work {
                     shard: events[index].shard,
                     position: events[index].position,
                     reason,
+                    of_all: false,
                 })
             }
         }
@@ -404,35 +455,42 @@ impl Work {
         Ok(&**self.reader.insert(reader))
     }
 
-    fn unread(&mut self, shard: u16, after: u64, error: &StoreError) -> Trouble {
+    fn unread(&mut self, shard: u16, after: u64, error: &StoreError, of_all: bool) -> Trouble {
         self.reader = None;
         Trouble {
             shard,
             position: after + 1,
             reason: error.to_string(),
+            of_all,
         }
     }
 
     /// Says how far the views are.
     fn tell(&self) {
-        let shards = self.shards();
+        let (shards, count) = (self.shards(), self.count);
         self.report.send_if_modified(|progress| {
-            let news = progress.shards != shards;
-            progress.shards = shards;
+            let news = progress.shards != shards || progress.count != count;
+            (progress.shards, progress.count) = (shards, count);
             news
         });
     }
 
-    /// Says that nothing is left behind any more.
+    /// Says that nothing is left behind any more, but for the shards that are stalled.
     fn go_on(&self) {
         self.tell();
+        let state = self
+            .stalls
+            .values()
+            .next()
+            .map_or(RunnerState::Running, |stall| stall.trouble.state());
+        let stalled: Vec<_> = self.stalls.keys().copied().collect();
         self.report.send_if_modified(|progress| {
-            let stalled = matches!(progress.state, RunnerState::Stalled { .. });
-            if stalled {
-                tracing::info!("the views go on");
-                progress.state = RunnerState::Running;
+            let news = progress.state != state || progress.stalled != stalled;
+            if news && state == RunnerState::Running {
+                tracing::info!("all views go on");
             }
-            stalled
+            (progress.state, progress.stalled) = (state, stalled);
+            news
         });
     }
 
@@ -440,32 +498,42 @@ impl Work {
         self.known.iter().flat_map(|known| known.shards.values().copied()).collect()
     }
 
-    fn stall(&self, trouble: Trouble, failures: u32) {
-        let Trouble {
-            shard,
-            position,
-            mut reason,
-        } = trouble;
-        if let Some((end, _)) = reason.char_indices().nth(500) {
-            reason.truncate(end);
-        }
-        if failures == 0 {
-            tracing::error!(shard, position, reason, "the views are stalled");
-        }
-        metrics::counter!("jangbu_projection_stalls_total").increment(1);
+    /// One shard does not go on; it is tried again a little later.
+    fn stall_shard(&mut self, trouble: Trouble) {
+        let before = self.stalls.remove(&trouble.shard);
+        let failures = before
+            .filter(|stall| stall.trouble.position == trouble.position)
+            .map_or(0, |stall| stall.failures.saturating_add(1));
+        trouble.tell(failures);
+        let again = Instant::now() + self.backoff(failures);
+        let stall = Stall { trouble, failures, again };
+        self.stalls.insert(stall.trouble.shard, stall);
+    }
+
+    /// No shard goes on.
+    fn stall(&self, trouble: &Trouble, failures: u32) {
+        trouble.tell(failures);
         let shards = self.shards();
+        let state = trouble.state();
+        let all = self.count.unwrap_or(Shards::ONE).all();
         self.report.send_modify(|progress| {
             if !shards.is_empty() {
                 progress.shards = shards;
             }
-            progress.state = RunnerState::Stalled { shard, position, reason };
+            let known = progress.shards.iter().map(|known| known.shard);
+            progress.stalled = all.chain(known).collect::<BTreeSet<_>>().into_iter().collect();
+            progress.state = state;
         });
+    }
+
+    fn backoff(&self, failures: u32) -> Duration {
+        let (first, last) = self.settings.backoff;
+        first.saturating_mul(1 << failures.min(16)).min(last)
     }
 
     /// Waits before the next try. What comes by the tail meanwhile is in the log as well.
     fn pause(&self, batches: &mut Vec<Arc<[Recorded]>>, failures: u32) {
-        let (first, last) = self.settings.backoff;
-        let until = Instant::now() + first.saturating_mul(1 << failures.min(16)).min(last);
+        let until = Instant::now() + self.backoff(failures);
         while !self.waiting.stopped() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -473,6 +541,31 @@ impl Work {
             }
             self.waiting.take(batches, self.settings.batch_events, left);
         }
+    }
+}
+
+impl Trouble {
+    fn tell(&self, failures: u32) {
+        if failures == 0 {
+            let Self { shard, position, .. } = self;
+            let reason = self.reason();
+            tracing::error!(shard, position, reason, "the views are stalled");
+        }
+        metrics::counter!("jangbu_projection_stalls_total").increment(1);
+    }
+
+    fn state(&self) -> RunnerState {
+        RunnerState::Stalled {
+            shard: self.shard,
+            position: self.position,
+            reason: self.reason().to_owned(),
+        }
+    }
+
+    /// No longer than anybody reads.
+    fn reason(&self) -> &str {
+        let end = self.reason.char_indices().nth(500).map_or(self.reason.len(), |(end, _)| end);
+        &self.reason[..end]
     }
 }
 
@@ -522,7 +615,16 @@ fn decode(shard: u16, after: u64, events: Vec<Event>) -> (Vec<Recorded>, Option<
     for (event, position) in events.into_iter().zip(after + 1..) {
         if event.position != position {
             let reason = format!("the log has {} where {position} belongs", event.position);
-            return (recorded, Some(Trouble { shard, position, reason }));
+            let of_all = false;
+            return (
+                recorded,
+                Some(Trouble {
+                    shard,
+                    position,
+                    reason,
+                    of_all,
+                }),
+            );
         }
         match CommerceEvent::decode(&event.stream.kind, event.stream.id, &event.payload) {
             Ok(decoded) => {
@@ -542,6 +644,7 @@ fn decode(shard: u16, after: u64, events: Vec<Event>) -> (Vec<Recorded>, Option<
                         shard,
                         position,
                         reason: error.to_string(),
+                        of_all: false,
                     }),
                 );
             }
@@ -555,6 +658,7 @@ fn unsaved(shard: u16, position: u64, error: &ViewsError) -> Trouble {
         shard,
         position,
         reason: error.to_string(),
+        of_all: true,
     }
 }
 

@@ -1,9 +1,13 @@
 //! Reading what one has written: a command's answer carries a token, a question that shows it waits for the views, and the answer says
 //! honestly whether they got there.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use event_store::ConsistencyToken;
+use aggregates::Timestamp;
+use event_store::{ConsistencyToken, LogPosition};
 use projections::{Progress, RunnerState, ShardProgress};
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
@@ -36,53 +40,77 @@ impl Outcome {
     }
 }
 
+/// What an answer has to show: of each shard the newest place that a token names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted(BTreeMap<u16, u64>);
+
+impl Wanted {
+    /// Another token was shown. Those of other shards keep their say.
+    pub(crate) fn add(&mut self, token: ConsistencyToken) {
+        let known = self.0.entry(token.shard).or_default();
+        *known = token.position.max(*known);
+    }
+
+    /// The shards that are not there yet.
+    fn missing(&self, progress: &Progress) -> Vec<u16> {
+        let missing = self.0.iter().filter(|(shard, position)| progress.position(**shard) < **position);
+        missing.map(|(shard, _)| *shard).collect()
+    }
+}
+
 /// What every answer says in `extensions.consistency`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Consistency {
-    /// Whether the views reached the token.
+    /// Whether the views reached what the tokens name.
     pub(crate) outcome: Outcome,
-    /// What they counted at least when they were asked: `N`, or `S/N` with several shards.
+    /// What they counted at least when they were asked: `N`, or `S/N` with several shards. It is that of the tokens' shards which is
+    /// furthest behind, or of all shards where no token was shown.
     position: String,
-    /// How old the newest event that they count is, when there are newer ones; none when they count nothing yet.
+    /// With several shards: all of those.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    positions: Option<Vec<String>>,
+    /// How old the newest event is that they count there, when there are newer ones; none when they count nothing yet.
     lag_ms: Option<u64>,
 }
 
-/// Waits until the views reach the token, for at most `patience`.
-pub(crate) async fn reach(mut progress: watch::Receiver<Progress>, token: Option<ConsistencyToken>, patience: Duration) -> Consistency {
-    let outcome = match token {
-        Some(token) => wait(&mut progress, token, patience).await,
-        None => Outcome::Reached,
-    };
+/// Waits until the views reach what is wanted, for at most `patience`.
+pub(crate) async fn reach(mut progress: watch::Receiver<Progress>, wanted: &Wanted, patience: Duration) -> Consistency {
+    let outcome = wait(&mut progress, wanted, patience).await;
     let progress = progress.borrow();
-    let shards: Vec<_> = progress
-        .shards
-        .iter()
-        .filter(|shard| token.is_none_or(|token| token.shard == shard.shard))
-        .collect();
+    let several = progress.several();
+    let shown = shown(&progress, wanted);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Nothing counted at all is further behind than anything.
+    let behind = |shard: &ShardProgress| lag(shard, now).unwrap_or(u64::MAX);
+    let last = shown.iter().rev().max_by_key(|shard| behind(shard));
+    let text = |shard: &ShardProgress| position(shard, several);
     Consistency {
         outcome,
-        position: position(&shards, progress.shards.len() > 1),
-        lag_ms: lag(&shards),
+        position: last.map_or_else(|| "0".to_owned(), text),
+        positions: several.then(|| shown.iter().map(text).collect()),
+        lag_ms: last.map_or(Some(0), |shard| lag(shard, now)),
     }
 }
 
-async fn wait(progress: &mut watch::Receiver<Progress>, token: ConsistencyToken, patience: Duration) -> Outcome {
+async fn wait(progress: &mut watch::Receiver<Progress>, wanted: &Wanted, patience: Duration) -> Outcome {
     let deadline = Instant::now() + patience;
     let mut stalled_until: Option<Instant> = None;
     loop {
-        let stalled = {
+        let (stalled, hopeless) = {
             let now = progress.borrow_and_update();
-            if now.position(token.shard) >= token.position {
+            let missing = wanted.missing(&now);
+            if missing.is_empty() {
                 return Outcome::Reached;
             }
-            match now.state {
-                RunnerState::Stopped => return Outcome::Suspended,
-                RunnerState::Stalled { .. } => true,
-                RunnerState::Running => false,
+            if now.state == RunnerState::Stopped {
+                return Outcome::Suspended;
             }
+            let stalled = missing.iter().filter(|shard| now.is_stalled(**shard)).count();
+            (stalled > 0, stalled == missing.len())
         };
-        stalled_until = stalled.then(|| stalled_until.unwrap_or_else(|| deadline.min(Instant::now() + STALL_GRACE)));
+        // As long as another shard may still get there it is waited for.
+        stalled_until = hopeless.then(|| stalled_until.unwrap_or_else(|| deadline.min(Instant::now() + STALL_GRACE)));
         match tokio::time::timeout_at(stalled_until.unwrap_or(deadline), progress.changed()).await {
             Ok(Ok(())) => {}
             // Nobody is left who could move the views.
@@ -92,70 +120,100 @@ async fn wait(progress: &mut watch::Receiver<Progress>, token: ConsistencyToken,
     }
 }
 
-fn position(shards: &[&ShardProgress], several: bool) -> String {
-    match shards {
-        [] => "0".to_owned(),
-        [shard] if !several => shard.position.to_string(),
-        shards => shards
-            .iter()
-            .map(|shard| format!("{}/{}", shard.shard, shard.position))
-            .collect::<Vec<_>>()
-            .join(","),
+/// The shards that the tokens name; all when there is none.
+fn shown(progress: &Progress, wanted: &Wanted) -> Vec<ShardProgress> {
+    if wanted.0.is_empty() {
+        return progress.shards.clone();
     }
+    let nothing = |shard| ShardProgress {
+        shard,
+        position: 0,
+        recorded_at: Timestamp::default(),
+        // There is something, or nobody would have a token of it.
+        head: 1,
+    };
+    let known = |shard: &u16| progress.shards.iter().find(|known| known.shard == *shard).copied();
+    wanted
+        .0
+        .keys()
+        .map(|shard| known(shard).unwrap_or_else(|| nothing(*shard)))
+        .collect()
 }
 
-fn lag(shards: &[&ShardProgress]) -> Option<u64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let lag = |shard: &&ShardProgress| {
-        if shard.position >= shard.head {
-            return Some(0);
-        }
-        let counted = Duration::from_micros(u64::try_from(shard.recorded_at.micros()).ok().filter(|_| shard.position > 0)?);
-        u64::try_from(now.saturating_sub(counted).as_millis()).ok()
+fn position(shard: &ShardProgress, several: bool) -> String {
+    let place = LogPosition {
+        shard: shard.shard,
+        position: shard.position,
     };
-    shards.iter().map(lag).try_fold(0, |most, lag| Some(most.max(lag?)))
+    if several { place.to_string() } else { place.position.to_string() }
+}
+
+fn lag(shard: &ShardProgress, now: Duration) -> Option<u64> {
+    if shard.position >= shard.head {
+        return Some(0);
+    }
+    let counted = Duration::from_micros(u64::try_from(shard.recorded_at.micros()).ok().filter(|_| shard.position > 0)?);
+    u64::try_from(now.saturating_sub(counted).as_millis()).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use aggregates::Timestamp;
-
+    use event_store::Shards;
     use uuid::Uuid;
 
     use super::*;
 
-    fn progress(position: u64, state: RunnerState) -> Progress {
+    const TWO: Duration = Duration::from_secs(2);
+
+    /// Where each shard is, of so many.
+    fn over(positions: &[u64], state: RunnerState, stalled: &[u16]) -> Progress {
+        let shard = |(shard, position): (u16, &u64)| ShardProgress {
+            shard,
+            position: *position,
+            recorded_at: Timestamp::from_micros(1 + i64::from(shard)),
+            head: 10,
+        };
         Progress {
-            shards: vec![ShardProgress {
-                shard: 0,
-                position,
-                recorded_at: Timestamp::from_micros(1),
-                head: 10,
-            }],
+            shards: (0..).zip(positions).map(shard).collect(),
             state,
+            stalled: stalled.to_vec(),
+            count: Shards::new(u16::try_from(positions.len()).expect("few")),
         }
     }
 
-    fn stalled() -> RunnerState {
+    fn progress(position: u64, state: RunnerState) -> Progress {
+        let stalled = matches!(state, RunnerState::Stalled { .. });
+        over(&[position], state, if stalled { &[0] } else { &[] })
+    }
+
+    fn stalled(shard: u16) -> RunnerState {
         RunnerState::Stalled {
-            shard: 0,
+            shard,
             position: 6,
             reason: "of a test".to_owned(),
         }
     }
 
-    fn token(position: u64) -> ConsistencyToken {
-        ConsistencyToken {
-            log_id: Uuid::nil(),
-            shard: 0,
-            position,
+    fn wanted(tokens: &[(u16, u64)]) -> Wanted {
+        let mut wanted = Wanted::default();
+        for (shard, position) in tokens {
+            wanted.add(ConsistencyToken {
+                log_id: Uuid::nil(),
+                shard: *shard,
+                position: *position,
+            });
         }
+        wanted
+    }
+
+    async fn outcome(progress: &watch::Receiver<Progress>, tokens: &[(u16, u64)]) -> Outcome {
+        reach(progress.clone(), &wanted(tokens), TWO).await.outcome
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stall_that_ends_soon_is_waited_for() {
-        let (report, watch) = watch::channel(progress(5, stalled()));
-        let reached = tokio::spawn(reach(watch, Some(token(7)), Duration::from_secs(2)));
+        let (report, watch) = watch::channel(progress(5, stalled(0)));
+        let reached = tokio::spawn(async move { reach(watch, &wanted(&[(0, 7)]), TWO).await });
         tokio::time::sleep(Duration::from_millis(100)).await;
         report.send(progress(7, RunnerState::Running)).expect("somebody waits");
         assert_eq!(reached.await.expect("no panic").outcome, Outcome::Reached);
@@ -163,42 +221,89 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn views_that_are_stalled_stopped_or_slow_say_so() {
-        let (report, watch) = watch::channel(progress(5, stalled()));
-        let two = Duration::from_secs(2);
-        assert_eq!(reach(watch.clone(), Some(token(7)), two).await.outcome, Outcome::Stalled);
-        assert_eq!(reach(watch.clone(), Some(token(5)), two).await.outcome, Outcome::Reached);
+        let (report, watch) = watch::channel(progress(5, stalled(0)));
+        assert_eq!(outcome(&watch, &[(0, 7)]).await, Outcome::Stalled);
+        assert_eq!(outcome(&watch, &[(0, 5)]).await, Outcome::Reached);
         report.send_replace(progress(5, RunnerState::Running));
-        assert_eq!(reach(watch.clone(), Some(token(7)), two).await.outcome, Outcome::TimedOut);
+        assert_eq!(outcome(&watch, &[(0, 7)]).await, Outcome::TimedOut);
         report.send_replace(progress(5, RunnerState::Stopped));
-        assert_eq!(reach(watch.clone(), Some(token(7)), two).await.outcome, Outcome::Suspended);
+        assert_eq!(outcome(&watch, &[(0, 7)]).await, Outcome::Suspended);
         report.send_replace(progress(5, RunnerState::Running));
         drop(report);
-        assert_eq!(reach(watch, Some(token(7)), two).await.outcome, Outcome::Suspended);
+        assert_eq!(outcome(&watch, &[(0, 7)]).await, Outcome::Suspended);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_waits_for_its_own_shard_alone() {
+        let (_report, watch) = watch::channel(over(&[5, 9], stalled(0), &[0]));
+        let began = Instant::now();
+        assert_eq!(outcome(&watch, &[(1, 9)]).await, Outcome::Reached);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // Its shard goes on, so it is waited for as long as it may be, whatever the other does.
+        assert_eq!(outcome(&watch, &[(1, 10)]).await, Outcome::TimedOut);
+        assert_eq!(began.elapsed(), TWO);
+        assert_eq!(outcome(&watch, &[(0, 10)]).await, Outcome::Stalled);
+        assert_eq!(began.elapsed(), TWO + STALL_GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_of_several_shards_are_all_waited_for() {
+        let (report, watch) = watch::channel(over(&[5, 9, 3], RunnerState::Running, &[]));
+        let of_all = [(0, 7), (1, 9), (0, 6), (2, 4)];
+        assert_eq!(outcome(&watch, &of_all).await, Outcome::TimedOut);
+        report.send_replace(over(&[7, 9, 3], RunnerState::Running, &[]));
+        assert_eq!(outcome(&watch, &of_all).await, Outcome::TimedOut);
+        report.send_replace(over(&[7, 9, 3], stalled(2), &[2]));
+        assert_eq!(outcome(&watch, &of_all).await, Outcome::Stalled);
+        report.send_replace(over(&[7, 9, 4], RunnerState::Running, &[]));
+        assert_eq!(outcome(&watch, &of_all).await, Outcome::Reached);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beside_a_stalled_shard_the_others_are_still_waited_for() {
+        let (report, watch) = watch::channel(over(&[5, 5], stalled(0), &[0]));
+        let asked = tokio::spawn(async move { reach(watch, &wanted(&[(0, 6), (1, 6)]), TWO).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        report.send_replace(over(&[5, 6], stalled(0), &[0]));
+        let told = asked.await.expect("no panic");
+        assert_eq!(told.outcome, Outcome::Stalled);
+        assert_eq!(told.positions, Some(vec!["0/5".to_owned(), "1/6".to_owned()]));
     }
 
     #[tokio::test]
     async fn the_position_names_its_shard_only_when_there_are_several() {
-        let mut many = progress(5, RunnerState::Running);
-        let (_report, one) = watch::channel(many.clone());
-        assert_eq!(reach(one, None, Duration::ZERO).await.position, "5");
-        many.shards.push(ShardProgress {
-            shard: 1,
-            position: 9,
-            recorded_at: Timestamp::from_micros(1),
-            head: 9,
-        });
-        let (_report, two) = watch::channel(many);
-        assert_eq!(reach(two.clone(), None, Duration::ZERO).await.position, "0/5,1/9");
-        let reached = reach(
-            two,
-            Some(ConsistencyToken {
-                log_id: Uuid::nil(),
-                shard: 1,
-                position: 9,
-            }),
-            Duration::ZERO,
-        )
-        .await;
-        assert_eq!((reached.position.as_str(), reached.lag_ms), ("1/9", Some(0)));
+        let (_report, one) = watch::channel(progress(5, RunnerState::Running));
+        let told = reach(one, &Wanted::default(), Duration::ZERO).await;
+        assert_eq!((told.position.as_str(), told.positions), ("5", None));
+
+        // The log has several, also as long as the views know of one alone.
+        let mut begun = progress(5, RunnerState::Running);
+        begun.count = Shards::new(4);
+        let (_report, watch) = watch::channel(begun);
+        let told = reach(watch, &Wanted::default(), Duration::ZERO).await;
+        assert_eq!(told.position, "0/5");
+    }
+
+    #[tokio::test]
+    async fn without_a_token_it_is_the_shard_that_is_furthest_behind_and_else_the_tokens() {
+        let mut many = over(&[10, 7, 10], RunnerState::Running, &[]);
+        let (report, watch) = watch::channel(many.clone());
+        let told = reach(watch.clone(), &Wanted::default(), Duration::ZERO).await;
+        assert_eq!(told.position, "1/7");
+        assert_eq!(told.positions, Some(["0/10", "1/7", "2/10"].map(str::to_owned).to_vec()));
+        assert!(told.lag_ms.is_some_and(|lag| lag > 1_000), "{told:?}");
+        let told = reach(watch.clone(), &wanted(&[(2, 9)]), Duration::ZERO).await;
+        assert_eq!((told.position.as_str(), told.lag_ms), ("2/10", Some(0)));
+        assert_eq!(told.positions, Some(vec!["2/10".to_owned()]));
+        many.shards[2].position = 0;
+        report.send_replace(many);
+        let told = reach(watch.clone(), &Wanted::default(), Duration::ZERO).await;
+        assert_eq!((told.position.as_str(), told.lag_ms), ("2/0", None));
+        // Nothing is known of it yet.
+        let told = reach(watch, &wanted(&[(3, 1)]), Duration::ZERO).await;
+        assert_eq!(
+            (told.outcome, told.position.as_str(), told.lag_ms),
+            (Outcome::TimedOut, "3/0", None)
+        );
     }
 }

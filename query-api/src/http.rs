@@ -17,13 +17,14 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use event_store::Shards;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, time::Instant};
 use tracing::Instrument as _;
 
 use crate::{
     AuthError, ConsistencyToken, QueryApi,
-    consistency::{self, Consistency},
+    consistency::{self, Consistency, Wanted},
     error::BAD_USER_INPUT,
     language::Language,
     limits,
@@ -34,8 +35,12 @@ use crate::{
     viewer::Viewer,
 };
 
-/// The header and the cookie that carry a consistency token.
+/// The header and the cookie that carry consistency tokens, separated by commas. A cookie's name may end in `-` and the shard, so that the
+/// newest token of one shard takes the place of that shard's older ones alone.
 const CONSISTENCY_TOKEN: &str = "consistency-token";
+
+/// So many tokens are looked at: one of each shard that a log may have.
+const MOST_TOKENS: usize = Shards::MOST as usize;
 
 /// The form of answers that tells a question that failed from one that was none by its status, and the older one that does not.
 const GRAPHQL_JSON: &str = "application/graphql-response+json";
@@ -135,11 +140,11 @@ async fn graphql(State(api): State<Api>, request: Request) -> Response {
 async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'static str, Response), Refused> {
     let form = Form::of(request.headers())?;
     let viewer = viewer(api, request.headers())?;
-    let token = consistency_token(api, request.headers())?;
+    let wanted = wanted(api, request.headers())?;
     let asked = Asked::read(request, api.settings.limits.body).await?;
 
     let document = limits::parse(&asked.query, &api.settings.limits, api.settings.introspection);
-    let consistency = consistency::reach(api.settings.progress.clone(), token, api.settings.timeouts.consistency).await;
+    let consistency = consistency::reach(api.settings.progress.clone(), &wanted, api.settings.timeouts.consistency).await;
     metrics::counter!("jangbu_graphql_consistency_total", "outcome" => consistency.outcome.name()).increment(1);
     let document = match document {
         Ok(document) => document,
@@ -183,28 +188,57 @@ fn viewer(api: &Api, headers: &HeaderMap) -> Result<Viewer, Refused> {
         .map_err(Refused::Unauthenticated)
 }
 
-/// The token that was shown. A wrong one in the header is a mistake to be told of; a cookie may be left over from another log, and nobody
-/// could repair it, so it is passed over.
-fn consistency_token(api: &Api, headers: &HeaderMap) -> Result<Option<ConsistencyToken>, Refused> {
-    let ours = |token: &ConsistencyToken| token.log_id == api.settings.log_id;
-    if let Some(value) = headers.get(CONSISTENCY_TOKEN) {
-        let token = value
-            .to_str()
-            .unwrap_or_default()
-            .parse()
-            .map_err(|error: crate::TokenError| Refused::ConsistencyToken(error.to_string()))?;
-        let foreign = || Refused::ConsistencyToken("this consistency token is of another log: it was not issued by this shop".to_owned());
-        return Some(token).filter(ours).ok_or_else(foreign).map(Some);
+/// What the tokens that were shown ask for. A wrong one in the header is a mistake to be told of; a cookie may be left over from another
+/// log, and nobody could repair it, so it is passed over.
+fn wanted(api: &Api, headers: &HeaderMap) -> Result<Wanted, Refused> {
+    let mut wanted = Wanted::default();
+    if headers.contains_key(CONSISTENCY_TOKEN) {
+        let values = headers.get_all(CONSISTENCY_TOKEN).iter();
+        let tokens = values.flat_map(|value| value.to_str().unwrap_or_default().split(','));
+        for (number, token) in tokens.enumerate() {
+            if number >= MOST_TOKENS {
+                return Err(Refused::ConsistencyToken(format!(
+                    "there are more than {MOST_TOKENS} consistency tokens"
+                )));
+            }
+            wanted.add(ours(api, token).map_err(Refused::ConsistencyToken)?);
+        }
+        return Ok(wanted);
     }
     let cookies = headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'));
-    let mut tokens = cookies
+    let tokens = cookies
         .filter_map(|cookie| cookie.split_once('='))
-        .filter(|(name, _)| name.trim().eq_ignore_ascii_case(CONSISTENCY_TOKEN));
-    Ok(tokens.find_map(|(_, token)| token.trim().parse().ok().filter(ours)))
+        .filter(|(name, _)| carries_tokens(name.trim()))
+        .flat_map(|(_, tokens)| tokens.split(','));
+    for token in tokens.take(MOST_TOKENS).filter_map(|token| ours(api, token).ok()) {
+        wanted.add(token);
+    }
+    Ok(wanted)
+}
+
+fn carries_tokens(cookie: &str) -> bool {
+    let (name, rest) = cookie.split_at_checked(CONSISTENCY_TOKEN.len()).unwrap_or_default();
+    let shard = rest.strip_prefix('-').is_some_and(|shard| shard.parse::<u16>().is_ok());
+    name.eq_ignore_ascii_case(CONSISTENCY_TOKEN) && (rest.is_empty() || shard)
+}
+
+/// A token of this shop's log, of a shard that it has.
+fn ours(api: &Api, token: &str) -> Result<ConsistencyToken, String> {
+    let token: ConsistencyToken = token.parse().map_err(|error: crate::TokenError| error.to_string())?;
+    if token.log_id != api.settings.log_id {
+        return Err("this consistency token is of another log: it was not issued by this shop".to_owned());
+    }
+    match api.settings.progress.borrow().count {
+        Some(count) if token.shard >= count.count() => Err(format!(
+            "this consistency token is of shard {}, which this shop's log does not have",
+            token.shard
+        )),
+        _ => Ok(token),
+    }
 }
 
 /// What is asked, however it came.

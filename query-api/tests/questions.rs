@@ -8,7 +8,7 @@ use aggregates::{AccountId, Role, Timestamp};
 use axum::{body::Body, http::Request};
 use projections::{EntryKind, RunnerState, WalletEntry};
 use serde_json::{Value, json};
-use support::{Answer, Served, Shop, Who, at_position, order_id, product_id, token, won};
+use support::{Answer, Served, Shop, Who, at_position, at_positions, order_id, product_id, token, token_of, won};
 use uuid::Uuid;
 
 async fn walk(shop: &Served, list: &str, first: usize) -> Vec<String> {
@@ -416,6 +416,7 @@ async fn an_answer_says_honestly_when_the_views_did_not_get_there() {
         position: 11,
         reason: "of this test".to_owned(),
     };
+    progress.stalled = vec![0];
     shop.report.send_replace(progress.clone());
     let answer = ask().await;
     assert_eq!(consistency(&answer)["outcome"], "STALLED");
@@ -437,6 +438,112 @@ async fn a_token_that_is_none_or_of_another_log_is_refused() {
             "{wrong}"
         );
     }
+}
+
+/// A shop over four shards.
+fn over_shards(positions: &[u64]) -> Served {
+    let mut shop = Shop::new();
+    shop.progress = at_positions(positions);
+    shop.timeouts.consistency = Duration::from_millis(50);
+    shop.serve()
+}
+
+#[tokio::test]
+async fn with_several_shards_every_position_names_its_own() {
+    let shop = over_shards(&[10, 20, 30, 40]);
+    let answer = shop.ask(Who::Buyer, ASK, json!({})).await;
+    let positions = ["0/10", "1/20", "2/30", "3/40"];
+    assert_eq!(
+        consistency(&answer),
+        &json!({"outcome": "REACHED", "position": "0/10", "positions": positions, "lagMs": 0})
+    );
+    let answer = shop
+        .ask_with(Who::Buyer, ASK, json!({}), &[("consistency-token", &token_of(2, 30))])
+        .await;
+    assert_eq!(
+        consistency(&answer),
+        &json!({"outcome": "REACHED", "position": "2/30", "positions": ["2/30"], "lagMs": 0})
+    );
+}
+
+#[tokio::test]
+async fn tokens_of_several_shards_come_in_one_header_in_several_or_in_cookies() {
+    let shop = over_shards(&[10, 20, 30, 40]);
+    let (there, ahead, far) = (token_of(1, 20), token_of(3, 41), token_of(0, u64::MAX));
+    let header = "consistency-token";
+    for (headers, outcome) in [
+        (vec![(header, there.clone())], "REACHED"),
+        (vec![(header, format!("{there}, {}", token_of(0, 10)))], "REACHED"),
+        (vec![(header, format!("{there},{ahead}"))], "TIMED_OUT"),
+        (vec![(header, format!("{ahead},{there}"))], "TIMED_OUT"),
+        (vec![(header, ahead.clone()), (header, there.clone())], "TIMED_OUT"),
+        (vec![(header, there.clone()), (header, far)], "TIMED_OUT"),
+        // The newest of each shard counts, in whatever order they come.
+        (vec![(header, format!("{ahead},{}", token_of(3, 1)))], "TIMED_OUT"),
+        (vec![("cookie", format!("{header}-1={there}; {header}-3={ahead}"))], "TIMED_OUT"),
+        (vec![("cookie", format!("{header}-3={ahead}; {header}-1={there}"))], "TIMED_OUT"),
+        (vec![("cookie", format!("{header}={there},{ahead}"))], "TIMED_OUT"),
+        (vec![("cookie", format!("{header}={there}; {header}={ahead}"))], "TIMED_OUT"),
+        (vec![("cookie", format!("{header}-1={there}; {header}-0=rubbish"))], "REACHED"),
+        (
+            vec![("cookie", format!("{header}-x={ahead}; {header}s={ahead}; x{header}={ahead}"))],
+            "REACHED",
+        ),
+    ] {
+        let named: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = shop.ask_with(Who::Buyer, ASK, json!({}), &named).await;
+        assert_eq!(consistency(&answer)["outcome"], outcome, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_a_shard_that_there_is_not_is_refused_and_left_over_in_a_cookie_passed_over() {
+    let shop = over_shards(&[10, 20, 30, 40]);
+    let nowhere = token_of(4, 1);
+    for wrong in [nowhere.clone(), format!("{},{nowhere}", token(10)), format!("{},", token(10))] {
+        let answer = shop.ask_with(Who::Buyer, ASK, json!({}), &[("consistency-token", &wrong)]).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.json["code"].as_str()),
+            (400, Some("invalid-consistency-token")),
+            "{wrong}"
+        );
+    }
+    let answer = shop.ask_with(Who::Buyer, ASK, json!({}), &[("consistency-token", &nowhere)]).await;
+    let detail = answer.json["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("of shard 4, which this shop's log does not have"), "{detail}");
+    let cookie = format!("consistency-token-4={nowhere}");
+    let answer = shop.ask_with(Who::Buyer, ASK, json!({}), &[("cookie", &cookie)]).await;
+    assert_eq!(consistency(&answer)["outcome"], "REACHED");
+
+    let many = vec![token(1); 1_025].join(",");
+    let answer = shop.ask_with(Who::Buyer, ASK, json!({}), &[("consistency-token", &many)]).await;
+    assert_eq!(answer.status.as_u16(), 400);
+}
+
+#[tokio::test]
+async fn one_stalled_shard_is_no_other_shards_trouble() {
+    let shop = over_shards(&[10, 20, 30, 40]);
+    let mut progress = at_positions(&[10, 20, 30, 40]);
+    progress.state = RunnerState::Stalled {
+        shard: 1,
+        position: 21,
+        reason: "of this test".to_owned(),
+    };
+    progress.stalled = vec![1];
+    progress.shards[1].head = 21;
+    shop.report.send_replace(progress);
+    for (token, outcome) in [
+        (token_of(0, 10), "REACHED"),
+        (token_of(0, 11), "TIMED_OUT"),
+        (token_of(1, 21), "STALLED"),
+        (token_of(1, 20), "REACHED"),
+    ] {
+        let answer = shop.ask_with(Who::Buyer, ASK, json!({}), &[("consistency-token", &token)]).await;
+        assert_eq!(consistency(&answer)["outcome"], outcome, "{token}");
+    }
+    let answer = shop.ask(Who::Buyer, ASK, json!({})).await;
+    assert_eq!(consistency(&answer)["position"], "1/20", "the one that is furthest behind");
+    assert!(consistency(&answer)["lagMs"].as_u64().is_some_and(|lag| lag > 1_000));
 }
 
 #[tokio::test]

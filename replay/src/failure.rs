@@ -1,6 +1,6 @@
 //! Why it ends: one line for people, and an exit code for programs.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, io::Write as _, process::ExitCode};
 
 use event_store::StoreError;
 
@@ -29,6 +29,19 @@ impl Failure {
         }
     }
 
+    /// Something that was asked for is not there, or not in a way that it could be looked at.
+    pub(crate) fn partial(line: impl fmt::Display) -> Self {
+        Self {
+            line: one_line(&line),
+            code: PARTIAL,
+        }
+    }
+
+    /// The same, for one who has done some of what was asked for.
+    pub(crate) fn into_partial(self) -> Self {
+        Self { code: PARTIAL, ..self }
+    }
+
     pub(crate) fn interrupted() -> Self {
         Self {
             line: "interrupted".to_owned(),
@@ -36,9 +49,18 @@ impl Failure {
         }
     }
 
+    /// What is said.
+    #[cfg(test)]
+    pub(crate) fn line(&self) -> &str {
+        &self.line
+    }
+
     /// Says so on standard error.
     pub(crate) fn report(&self) -> ExitCode {
-        eprintln!("replay: {}", self.line);
+        if !self.line.is_empty() {
+            // Whoever reads it may have gone too.
+            let _ = writeln!(std::io::stderr(), "replay: {}", self.line);
+        }
         ExitCode::from(self.code)
     }
 }
@@ -50,8 +72,14 @@ impl From<StoreError> for Failure {
 }
 
 impl From<std::io::Error> for Failure {
-    /// Of standard output: whoever read it has gone, or its disk is full.
+    /// Of standard output. Whoever read it and has gone, as `head` does, has seen enough; a disk may be full.
     fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self {
+                line: String::new(),
+                code: OK,
+            };
+        }
         Self::input(format_args!("the output cannot be written: {error}"))
     }
 }

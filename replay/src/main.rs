@@ -3,10 +3,25 @@
 //! It reads only, calls nobody, and says what it could not look at. Data goes to standard output, all else to standard error.
 
 mod arguments;
+mod cat;
+mod compare;
+mod diff;
 mod failure;
+mod fold;
+mod inventory;
+mod manual;
+mod mask;
 mod output;
 mod progress;
+mod rebuild;
+mod schema;
+mod source;
+mod state;
 mod stats;
+mod tail;
+mod time;
+mod timeline;
+mod types;
 mod verification;
 
 use std::process::ExitCode;
@@ -26,17 +41,31 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let progress = progress::Progress::start();
+    let source = &arguments.source;
+    let progress = progress::Progress::start(source.quiet);
     let done = match &arguments.command {
-        Command::Stats(stats) => stats::run(&arguments.source, stats, &progress),
-        Command::Verify(verify) => verification::run(&arguments.source, verify, &progress),
+        Command::Stats(stats) => stats::run(source, stats, &progress),
+        Command::Types(types) => types::run(source, types, &progress),
+        Command::Schema(schema) => schema::run(source, schema, &progress),
+        Command::Cat(cat) => cat::run(source, cat, &progress),
+        Command::Tail(tail) => tail::run(source, tail, &progress),
+        Command::State(state) => state::run(source, state, &progress),
+        Command::Diff(diff) => diff::run(source, diff, &progress),
+        Command::Inventory(inventory) => inventory::run(source, inventory, &progress),
+        Command::Timeline(timeline) => timeline::run(source, timeline, &progress),
+        Command::Verify(verify) => verification::run(source, verify, &progress),
+        Command::Rebuild(rebuild) => rebuild::run(source, rebuild, &progress),
+        Command::Compare(compare) => compare::run(source, compare, &progress),
+        Command::Completions(completions) => manual::completions(completions),
+        Command::Man(man) => manual::man(man),
     };
-    progress.clear();
+    let errors = progress.finish();
     match done {
+        Ok(failure::OK) if errors > 0 => ExitCode::from(failure::PARTIAL),
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
     }
 }
 
-/// A data directory's log, or why there is none that can be read.
+/// How it ended, or why it did not come to its end.
 type Done = Result<u8, Failure>;

@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeMap,
     io::{BufWriter, Write, stdout},
+    ops::ControlFlow,
     path::Path,
     time::Duration,
 };
 
-use event_store::{Event, EventStore, LogReader};
-use event_store_sqlite::SqliteStore;
+use event_store::EventRef;
+use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     Done,
@@ -17,10 +19,9 @@ use crate::{
     failure::{Failure, OK},
     output,
     progress::Progress,
+    source::{Log, Wanted},
+    time::shown,
 };
-
-/// How many events are read at once.
-const PAGE: usize = 1_000;
 
 /// About so many lines tell how many events there were over time.
 const MOST_SPANS: i64 = 24;
@@ -86,14 +87,12 @@ struct Cancelled<'a> {
 }
 
 pub(crate) fn run(source: &Source, arguments: &StatsArgs, progress: &Progress) -> Done {
-    let directory = source.directory()?;
-    let store = SqliteStore::open_read_only(directory)?;
-    let reader = store.reader()?;
+    let log = source.open()?;
     let mut counting = Counting::default();
-    counting.read(reader.as_ref(), progress)?;
+    counting.read(&log, progress)?;
     progress.clear();
-    let mut stats = counting.finish();
-    stats.bytes_on_disk = sizes(directory);
+    let mut stats = counting.finish(&source.tz);
+    stats.bytes_on_disk = sizes(log.directory());
     print(&stats, arguments.output)?;
     Ok(OK)
 }
@@ -116,55 +115,48 @@ struct End {
 }
 
 impl Counting {
-    fn read(&mut self, reader: &dyn LogReader, progress: &Progress) -> Result<(), Failure> {
-        let mut heads = Vec::new();
-        for shard in reader.shards()? {
-            heads.extend(reader.head(shard)?);
-        }
-        let total: u64 = heads.iter().map(|head| head.position).sum();
-        self.stats.log_id = heads.first().map(|head| head.log_id.to_string());
-        self.stats.shards = heads.len() as u64;
-        for head in heads {
-            let mut after = 0;
-            while after < head.position {
-                let page = reader.events(head.shard, after, PAGE)?;
-                for event in page.iter().filter(|event| event.position <= head.position) {
-                    self.count(event);
-                }
-                let Some(last) = page.last() else { break };
-                after = last.position;
-                if progress.at("stats", self.stats.events, total).is_break() {
-                    return Err(Failure::interrupted());
-                }
-            }
+    fn read(&mut self, log: &Log, progress: &Progress) -> Result<(), Failure> {
+        self.stats.log_id = log.heads().first().map(|head| head.log_id.to_string());
+        self.stats.shards = log.heads().len() as u64;
+        // Their order does not matter, so no shard waits for another.
+        for head in log.heads() {
+            let wanted = Wanted {
+                shard: Some(head.shard),
+                ..log.everything()
+            };
+            log.each(&wanted, "stats", progress, &mut |event| {
+                self.count(&event);
+                Ok(ControlFlow::Continue(()))
+            })?;
         }
         Ok(())
     }
 
-    fn count(&mut self, event: &Event) {
+    fn count(&mut self, event: &EventRef<'_>) {
         let bytes = (event.payload.len() + event.metadata.len()) as u64;
         self.stats.events += 1;
         self.stats.bytes_of_json += bytes;
-        let kind = self.stats.streams.entry(event.stream.kind.to_string()).or_default();
+        let kind = of(&mut self.stats.streams, event.kind);
         kind.events += 1;
         kind.streams += u64::from(event.sequence == 1);
-        let counted = self.stats.types.entry(event.event_type.to_string()).or_default();
+        let counted = of(&mut self.stats.types, event.event_type);
         counted.events += 1;
         counted.bytes += bytes;
         let (first, last) = self.times.unwrap_or((event.recorded_at, event.recorded_at));
         self.times = Some((first.min(event.recorded_at), last.max(event.recorded_at)));
         self.count_over_time(event.recorded_at);
-        if event.stream.kind == "order" {
+        if event.kind == "order" {
             self.count_order(event);
         }
     }
 
-    fn count_order(&mut self, event: &Event) {
-        let end = self.orders.entry(*event.stream.id.as_bytes()).or_default();
-        match &*event.event_type {
+    fn count_order(&mut self, event: &EventRef<'_>) {
+        let Ok(id) = Uuid::try_parse(event.id) else { return };
+        let end = self.orders.entry(id.into_bytes()).or_default();
+        match event.event_type {
             "order.confirmed" => *end = how("CONFIRMED"),
             "order.cancelled" => {
-                let cancelled = serde_json::from_str::<Cancelled<'_>>(&event.payload);
+                let cancelled = serde_json::from_str::<Cancelled<'_>>(event.payload);
                 *end = how(cancelled.ok().and_then(|cancelled| cancelled.failure).unwrap_or("CANCELLED"));
             }
             "order.attention_needed" => end.attention = true,
@@ -191,7 +183,8 @@ impl Counting {
         }
     }
 
-    fn finish(mut self) -> Stats {
+    fn finish(mut self, zone: &TimeZone) -> Stats {
+        let time = |micros: i64| Timestamp::from_microsecond(micros).map_or_else(|_| format!("{micros}us"), |at| shown(at, zone));
         for end in self.orders.into_values() {
             let how = match end {
                 End { attention: true, .. } => "NEEDS_ATTENTION",
@@ -205,17 +198,25 @@ impl Counting {
             .spans
             .into_iter()
             .map(|(span, events)| Span {
-                from: output::time(span.saturating_mul(micros(seconds))),
+                from: time(span.saturating_mul(micros(seconds))),
                 seconds,
                 events,
                 #[allow(clippy::cast_precision_loss, reason = "a figure for people")]
                 per_second: (events as f64 / Duration::from_secs(seconds).as_secs_f64() * 10.0).round() / 10.0,
             })
             .collect();
-        self.stats.first = self.times.map(|(first, _)| output::time(first));
-        self.stats.last = self.times.map(|(_, last)| output::time(last));
+        self.stats.first = self.times.map(|(first, _)| time(first));
+        self.stats.last = self.times.map(|(_, last)| time(last));
         self.stats
     }
+}
+
+/// What is counted under this name. No name is copied that is known.
+fn of<'a, T: Default>(counted: &'a mut BTreeMap<String, T>, name: &str) -> &'a mut T {
+    if !counted.contains_key(name) {
+        counted.insert(name.to_owned(), T::default());
+    }
+    counted.get_mut(name).expect("it was put there just now")
 }
 
 fn how(end: &str) -> End {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use event_store::{EventStore, StoreError};
-use event_store_sqlite::SqliteStore;
+use event_store_sqlite::{SqliteStore, Standing};
 use serde::Serialize;
 use verify::{Counts, Finding, Invariant, LedgerError, Options, Place, Report, ViewsChecked, read_ledger, verify_log_with, verify_views};
 
@@ -61,7 +61,8 @@ struct Looked {
 pub(crate) fn run(source: &Source, arguments: &VerifyArgs, progress: &Progress) -> Done {
     let begun = Instant::now();
     let directory = source.directory()?;
-    let log = SqliteStore::open_to_examine(directory)?;
+    let log = SqliteStore::open_to_look(directory)?;
+    let before = log.standing()?;
     let store: Arc<dyn EventStore> = Arc::new(log.clone());
     let mut looked = Looked::default();
     let options = options(directory, store.as_ref(), arguments, &mut looked)?;
@@ -95,6 +96,7 @@ pub(crate) fn run(source: &Source, arguments: &VerifyArgs, progress: &Progress) 
             ViewsChecked::Interrupted => return Err(Failure::interrupted()),
         }
     }
+    check_unchanged(&log, &before)?;
     progress.clear();
     let verdict = verdict(directory, report, looked, begun);
     print(&verdict, arguments.output)?;
@@ -103,6 +105,18 @@ pub(crate) fn run(source: &Source, arguments: &VerifyArgs, progress: &Progress) 
         (true, true) => PARTIAL,
         (true, false) => OK,
     })
+}
+
+/// A log that nobody wrote when it was opened was read as one that does not change. A shop that began meanwhile makes what was read a mixture.
+fn check_unchanged(log: &SqliteStore, before: &Standing) -> Result<(), Failure> {
+    let after = log.standing()?;
+    if after.is_another(before) || after.is_shorter(before) || (after.is_stale(before) && !before.is_live()) {
+        return Err(Failure::partial(format_args!(
+            "{} changed while it was read, so nothing is said of it; run it again",
+            log.path().display()
+        )));
+    }
+    Ok(())
 }
 
 /// The ledger is read before the log, and the heads before the ledger: so each order can be compared that both know to its end.

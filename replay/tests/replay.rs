@@ -195,7 +195,7 @@ fn stats_tell_the_same_in_every_format() {
         serde_json::json!({"CONFIRMED": 5, "OUT_OF_STOCK": 1, "PAYMENT_DECLINED": 1})
     );
     assert_eq!(json["streams"]["order"]["streams"], 7);
-    assert_eq!(json["first"], "2026-11-20T00:00:00Z");
+    assert_eq!(json["first"], "2026-11-20T09:00:00+09:00");
     let over_time: u64 = json["overTime"]
         .as_array()
         .expect("spans")

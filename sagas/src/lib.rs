@@ -7,10 +7,12 @@
 mod ask;
 mod policies;
 pub mod purchase;
+mod seen;
 
 pub use ask::{Ask, ProviderCall};
-pub use policies::{order_of, policies, set_aside, taken_up};
+pub use policies::{is_attention, order_of, policies, set_aside, taken_up};
 pub use purchase::{Purchase, PurchaseEvent, Step};
+pub use seen::Seen;
 
 use std::time::Duration;
 

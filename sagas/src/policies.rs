@@ -42,28 +42,25 @@ pub fn policies(event: &CommerceEvent, settings: &Settings) -> Vec<Ask> {
     }
 }
 
-/// What follows when a command of a process cannot be processed and is set aside as `input`.
-pub fn set_aside(command: &Command, input: Uuid, reason: &str) -> Option<Ask> {
-    let order = order_of(command)?;
+/// What its order is told when a step of a process cannot be done and is set aside as `input`.
+pub fn set_aside(order: OrderId, input: Uuid, reason: &str) -> Command {
+    let cause = Obstacle::SetAside(input);
     let reason = format!("a step was set aside, because it cannot be done: {reason}");
-    Some(Ask::Tell(Command::Order(
-        order,
-        OrderCommand::NeedAttention {
-            cause: Obstacle::SetAside(input),
-            reason,
-        },
-    )))
+    Command::Order(order, OrderCommand::NeedAttention { cause, reason })
 }
 
-/// What follows when a command that was set aside as `input` is done after all.
-pub fn taken_up(command: &Command, input: Uuid) -> Option<Ask> {
-    let order = order_of(command)?;
-    Some(Ask::Tell(Command::Order(
-        order,
-        OrderCommand::EndAttention {
-            cause: Obstacle::SetAside(input),
-        },
-    )))
+/// Whether this is what an order is told when a step is set aside as `input`.
+pub fn is_attention(command: &Command, order: OrderId, input: Uuid) -> bool {
+    matches!(
+        command,
+        Command::Order(to, OrderCommand::NeedAttention { cause: Obstacle::SetAside(set_aside), .. }) if (*to, *set_aside) == (order, input)
+    )
+}
+
+/// What its order is told when a step that was set aside as `input` is done after all.
+pub fn taken_up(order: OrderId, input: Uuid) -> Command {
+    let cause = Obstacle::SetAside(input);
+    Command::Order(order, OrderCommand::EndAttention { cause })
 }
 
 /// The order whose purchase waits for what this command does.

@@ -12,7 +12,7 @@ use aggregates::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Ask, ProviderCall, Settings, question_delay};
+use crate::{Ask, ProviderCall, Seen, Settings, question_delay};
 
 /// The stored name of a purchase's stream; its id is the order's.
 pub const KIND: &str = "purchase";
@@ -24,8 +24,8 @@ pub enum PurchaseEvent {
     /// It went on.
     #[serde(rename = "purchase.advanced")]
     Advanced {
-        /// The positions of the events that it saw.
-        seen: Vec<u64>,
+        /// The places of the events that it saw.
+        seen: Vec<Seen>,
         /// What it learnt from each.
         steps: Vec<Step>,
     },
@@ -60,6 +60,11 @@ pub enum Step {
     Repriced,
     /// The payment is prepared.
     Prepared,
+    /// The order waits for its buyer to pay.
+    Awaiting {
+        /// Until when.
+        until: Timestamp,
+    },
     /// An authorisation is there.
     Submitted {
         /// The provider's.
@@ -245,6 +250,8 @@ enum Funds {
     None,
     /// What is to be paid is clear; nobody was asked.
     Prepared,
+    /// The balance is asked, and has not answered.
+    DebitAsked,
     /// Asked, and the last word is not known.
     Asked,
     /// The provider says that it took nothing; it was asked before, so it might still.
@@ -268,7 +275,7 @@ enum Funds {
 impl Funds {
     /// Whether somebody else has the next word: the provider, those who sell the goods, or a person.
     fn under_way(self) -> bool {
-        matches!(self, Self::Asked) || self.taken()
+        matches!(self, Self::Asked | Self::DebitAsked) || self.taken()
     }
 
     /// Whether it is known that the money was taken.
@@ -358,6 +365,7 @@ fn interpret_order(event: &OrderEvent) -> Option<Step> {
                 at: *at,
             })))
         }
+        OrderEvent::AwaitingPayment { until, .. } => Some(Step::Awaiting { until: *until }),
         OrderEvent::PaymentSubmitted { payment_key, until, .. } => Some(Step::Submitted {
             payment_key: payment_key.clone(),
             until: *until,
@@ -379,8 +387,7 @@ fn interpret_order(event: &OrderEvent) -> Option<Step> {
         }
         | OrderEvent::AttentionEnded {
             cause: Obstacle::SetAside(_),
-        }
-        | OrderEvent::AwaitingPayment { .. } => None,
+        } => None,
     }
 }
 
@@ -532,7 +539,13 @@ impl Purchase {
                 news
             }
             Step::Repriced => !std::mem::replace(&mut self.repriced, true),
-            Step::Prepared => self.funds(Funds::None, Funds::Prepared),
+            // Unless nobody wants it any more, the balance is asked at once.
+            Step::Prepared => {
+                let balance = self.placed.as_ref().is_some_and(|placed| placed.method == PaymentMethod::Balance);
+                let asked = balance && self.failure.is_none() && !self.ended;
+                self.funds(Funds::None, if asked { Funds::DebitAsked } else { Funds::Prepared })
+            }
+            Step::Awaiting { .. } => true,
             Step::Submitted { payment_key, until } => self.submitted(payment_key, *until),
             Step::Held { product } => self.goods(*product, Goods::Reserved, Goods::Held),
             Step::Expired { product } => {
@@ -606,7 +619,9 @@ impl Purchase {
                 self.silent_since = None;
                 self.funds(Funds::Reversing, Funds::Reversed) || self.funds(Funds::Credited, Funds::Reversed)
             }
-            Step::Debited => self.funds(Funds::Prepared, Funds::Debited) || !self.money.taken(),
+            Step::Debited => {
+                self.funds(Funds::DebitAsked, Funds::Debited) || self.funds(Funds::Prepared, Funds::Debited) || !self.money.taken()
+            }
             Step::Credited => self.funds(Funds::Reversing, Funds::Credited),
             Step::Refunded => {
                 let news = self.money != Funds::Reversed;
@@ -653,7 +668,7 @@ impl Purchase {
             Step::Resolved { outcome } => {
                 self.stuck = false;
                 // Nobody was asked for money, and nobody is going to be.
-                if *outcome != Resolution::Charged && matches!(self.money, Funds::None | Funds::Prepared) {
+                if *outcome != Resolution::Charged && matches!(self.money, Funds::None | Funds::Prepared | Funds::DebitAsked) {
                     self.fail(FailureCode::CancelledByShop, None);
                 }
                 true
@@ -695,6 +710,11 @@ impl Purchase {
             Step::Reserved { .. } if self.failure.is_none() => self.reserve_next(placed, settings),
             Step::Repriced if self.failure.is_none() => self.prepare_payment(placed),
             Step::Prepared if self.failure.is_none() => self.begin_payment(placed, settings),
+            // Not before it waits: the time may be over already, and an order that does not wait yet would not hear it.
+            Step::Awaiting { until } if !self.ended => {
+                let expire = Command::Order(self.order, OrderCommand::ExpirePayment { at: *until });
+                vec![self.set_timer(DEADLINE, *until, expire)]
+            }
             Step::Submitted { .. } | Step::Held { .. } if self.failure.is_none() => self.hold_or_request(placed),
             // It was put off until nobody wants it any more, or too late: nothing is attempted. But an earlier attempt may have been made.
             Step::Requested { attempt, .. } if self.failure.is_some() || self.is_too_late(at) => {
@@ -730,9 +750,9 @@ impl Purchase {
                 question: *question,
             })],
             Step::NotCharged { .. } if self.ended => {
-                // It may have been asked while the order was coming to its end.
+                // It may have been asked while the order was coming to its end, and a release may have been left over.
                 let close = self.close_payment();
-                close.into_iter().chain(self.watch(at)).collect()
+                self.release(placed).chain(close).chain(self.watch(at)).collect()
             }
             Step::NotCharged { .. } if self.failure.is_none() => vec![self.tell_payment(PaymentCommand::Repeat)],
             Step::NotCharged { .. } => self.undo(placed, at),
@@ -794,6 +814,7 @@ impl Purchase {
             | Step::Reserved { .. }
             | Step::Refused { .. }
             | Step::Prepared
+            | Step::Awaiting { .. }
             | Step::Submitted { .. }
             | Step::Held { .. }
             | Step::Expired { .. }
@@ -987,14 +1008,7 @@ impl Purchase {
                 payment_key: key.clone(),
                 until,
             })],
-            (PaymentMethod::Card, None) => vec![
-                self.tell_order(OrderCommand::AwaitPayment { payment, until }),
-                self.set_timer(
-                    DEADLINE,
-                    until,
-                    Command::Order(self.order, OrderCommand::ExpirePayment { at: until }),
-                ),
-            ],
+            (PaymentMethod::Card, None) => vec![self.tell_order(OrderCommand::AwaitPayment { payment, until })],
         }
     }
 
@@ -1084,7 +1098,7 @@ impl Purchase {
             Funds::Debited => vec![self.record_debit(placed)],
             Funds::Credited => vec![self.tell_payment(PaymentCommand::RecordReversal)],
             // A wallet does what it is asked, each time: it is never asked twice.
-            Funds::Prepared if !undo && !self.ended && placed.method == PaymentMethod::Balance => {
+            Funds::DebitAsked if !undo && !self.ended => {
                 vec![self.need_attention("the balance was asked to pay: retry the step that was set aside, or compensate")]
             }
             Funds::Reversing if placed.method == PaymentMethod::Balance => {
@@ -1098,7 +1112,9 @@ impl Purchase {
             Funds::None if !undo => self.reserve_next(placed, settings),
             Funds::Prepared if !undo && self.until.is_some() => self.hold_or_request(placed),
             Funds::Prepared if !undo => self.begin_payment(placed, settings),
-            Funds::None | Funds::Prepared | Funds::NotCharged | Funds::Declined | Funds::Reversed => self.undo(placed, at),
+            Funds::None | Funds::Prepared | Funds::DebitAsked | Funds::NotCharged | Funds::Declined | Funds::Reversed => {
+                self.undo(placed, at)
+            }
         }
     }
 
@@ -1115,7 +1131,7 @@ impl Purchase {
                     "the provider has the money and nobody wants the goods: it has to be given back, and resolved as REFUNDED",
                 )]
             }
-            Funds::None | Funds::Prepared | Funds::Debited | Funds::Declined | Funds::Credited | Funds::Reversed => {
+            Funds::None | Funds::Prepared | Funds::DebitAsked | Funds::Debited | Funds::Declined | Funds::Credited | Funds::Reversed => {
                 self.go_on(placed, at, settings)
             }
         }
@@ -1162,14 +1178,16 @@ impl Purchase {
         self.undo_begun(placed, at).into_iter().chain([cancel]).collect()
     }
 
-    fn undo_begun(&self, placed: &Placed, at: Timestamp) -> Vec<Ask> {
+    /// Whatever is promised is free again.
+    fn release(&self, placed: &Placed) -> impl Iterator<Item = Ask> {
+        let promised = |line: &&Line| matches!(line.goods, Goods::Reserved | Goods::Held);
         let release = |line: &Line| Ask::Tell(Command::Inventory(line.product, InventoryCommand::Release { order: self.order }));
-        let promised = placed
-            .lines
-            .iter()
-            .filter(|line| matches!(line.goods, Goods::Reserved | Goods::Held));
-        let mut asks: Vec<_> = promised.map(release).collect();
-        if matches!(self.money, Funds::Prepared | Funds::NotCharged) {
+        placed.lines.iter().filter(promised).map(release)
+    }
+
+    fn undo_begun(&self, placed: &Placed, at: Timestamp) -> Vec<Ask> {
+        let mut asks: Vec<_> = self.release(placed).collect();
+        if matches!(self.money, Funds::Prepared | Funds::DebitAsked | Funds::NotCharged) {
             asks.extend(self.close_payment());
         }
         if self.money == Funds::Prepared {

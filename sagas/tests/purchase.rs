@@ -98,6 +98,27 @@ fn a_card_order_without_a_key_waits_for_the_buyer_and_holds_its_goods_before_the
 }
 
 #[test]
+fn an_order_that_comes_to_wait_after_its_time_to_pay_is_over_does_not_wait() {
+    let mut world = World::with_placed(card_order(&[1]));
+    let waits = |world: &World| {
+        let waits = |command: &Command| matches!(command, Command::Order(_, OrderCommand::AwaitPayment { .. }));
+        world.asked.iter().position(waits)
+    };
+    while waits(&world).is_none() {
+        world.deliver(0);
+    }
+    // It is put off, and what was set before comes first.
+    let awaits = world.asked.remove(waits(&world).expect("it was asked for"));
+    world.now = world.now.after(11 * MINUTE);
+    while world.timers.values().any(|(due, _)| *due <= world.now) {
+        world.wait();
+    }
+    world.expect(awaits);
+    world.wait();
+    world.assert_undone(FailureCode::PaymentExpired);
+}
+
+#[test]
 fn a_wrong_amount_leaves_the_order_waiting_for_the_right_one() {
     let mut world = World::with(card_order(&[1]));
     assert_eq!(world.buyer_pays(999).expect_err("too little").code, "amount-mismatch");
@@ -663,6 +684,57 @@ fn compensated_it_is_undone_as_soon_as_it_is_known_what_was_taken() {
         world.assert_undone(FailureCode::CancelledByShop);
         assert_eq!(world.count("payment.reversed"), reversed);
     }
+}
+
+#[test]
+fn a_release_that_was_dropped_is_asked_for_again_once_the_provider_has_said_that_it_took_nothing() {
+    let mut world = World::new();
+    world.place(with_key(card_order(&[1])));
+    // It is cancelled while the provider is asked; the release that follows is set aside and dropped.
+    world.run();
+    world.buyer_cancels().expect("not too late");
+    world.run();
+    let call = world.calls.remove(0);
+    world.hear(call.payment(), Answer::NotCharged);
+    let release = |command: &Command| matches!(command, Command::Inventory(_, InventoryCommand::Release { .. }));
+    while world.asked.iter().any(|command| !release(command)) {
+        let next = world.asked.iter().position(|command| !release(command)).unwrap_or_default();
+        world.deliver(next);
+    }
+    world.asked.clear();
+    assert_eq!((world.status(), world.stock(1)), (OrderStatus::Cancelled, (ON_HAND, 1)));
+    world.wait();
+    world.answer(Answer::NotCharged);
+    assert_eq!(world.stock(1), (ON_HAND, 0));
+}
+
+#[test]
+fn a_cancellation_waits_for_the_balance_that_is_being_asked() {
+    let mut world = World::new();
+    world.place(order(&[1]));
+    let debit = |world: &World| {
+        world
+            .asked
+            .iter()
+            .position(|command| matches!(command, Command::Wallet(_, WalletCommand::Debit { .. })))
+    };
+    while debit(&world).is_none() {
+        world.deliver(0);
+    }
+    world.buyer_cancels().expect("not too late");
+    let index = debit(&world).expect("it is on its way");
+    let on_its_way = world.asked.remove(index);
+    world.run();
+    assert_eq!(
+        world.status(),
+        OrderStatus::Cancelling,
+        "nothing is undone while money may be taken"
+    );
+    assert_eq!(world.stock(1), (ON_HAND, 1));
+    world.expect(on_its_way);
+    world.run();
+    world.assert_undone(FailureCode::CancelledByBuyer);
+    assert_eq!((world.balance(), world.count("wallet.credited")), (BALANCE, 1));
 }
 
 #[test]

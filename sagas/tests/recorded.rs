@@ -28,6 +28,7 @@ steps![
     Reserved,
     Refused,
     Prepared,
+    Awaiting,
     Submitted,
     Held,
     Expired,

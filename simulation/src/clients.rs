@@ -84,7 +84,7 @@ pub(crate) fn target(what: &What) -> (Kind, Uuid) {
             (Kind::Inventory, product(*number).uuid())
         }
         What::Price { product: number, .. } | What::Retire { product: number } => (Kind::Product, product(*number).uuid()),
-        What::SetAside | What::Unpark { .. } => (Kind::Order, Uuid::nil()),
+        What::SetAside { .. } | What::Unpark { .. } => (Kind::Order, Uuid::nil()),
     }
 }
 
@@ -96,8 +96,8 @@ pub(crate) fn input(ticket: u64, number: usize, ask: &Ask, at: Timestamp, owner:
             let (kind, id) = target(&ask.what);
             return Input::Read(ticket, kind, id);
         }
-        What::SetAside => return Input::Parked(ticket, 100),
-        What::Unpark { id, how } => {
+        What::SetAside { .. } => return Input::Parked(ticket, 100),
+        What::Unpark { id, how, .. } => {
             let (id, how, by) = (*id, *how, Actor::Account(admin()));
             return Input::Unpark(ticket, Unpark { id, how, by });
         }

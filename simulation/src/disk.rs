@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use event_store::{
-    Batch, CommitError, EffectId, Event, EventStore, GENESIS, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked,
-    RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Unfinished, batch_hash,
+    Batch, CommitError, EffectId, Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey,
+    Shards, StoreError, StreamId, StreamRead, StreamSlice, Unfinished, batch_hash,
 };
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
@@ -38,6 +38,8 @@ pub(crate) enum Fate {
 struct Weather {
     /// Every effect that was ever owed durably.
     owed: FxHashSet<EffectId>,
+    /// Every effect that is owed durably and not settled, with its shard.
+    owing: FxHashSet<(u16, EffectId)>,
     fate: Fate,
     reads_to_fail: u32,
     failed_reads: u32,
@@ -58,9 +60,10 @@ impl Disk {
         }
     }
 
-    /// How the next commit ends.
-    pub(crate) fn decide(&self, fate: Fate) {
+    /// A commit that ends like this.
+    pub(crate) fn commit_as(&self, fate: Fate, batches: &[&Batch]) -> Result<(), CommitError> {
         self.weather.lock().fate = fate;
+        self.clone().commit(batches)
     }
 
     /// So many of the next reads fail.
@@ -88,14 +91,25 @@ impl Disk {
     /// Makes batches durable, if their writer still has the shard.
     pub(crate) fn write(&self, batches: &[&Batch]) -> Result<(), CommitError> {
         self.durable.clone().commit(batches)?;
-        let owed = batches.iter().flat_map(|batch| batch.owed.iter().map(|owed| owed.id));
-        self.weather.lock().owed.extend(owed);
+        let mut weather = self.weather.lock();
+        for batch in batches {
+            weather.owed.extend(batch.owed.iter().map(|owed| owed.id));
+            weather.owing.extend(batch.owed.iter().map(|owed| (batch.shard, owed.id)));
+            for settled in &batch.settled {
+                weather.owing.remove(&(batch.shard, *settled));
+            }
+        }
         Ok(())
     }
 
     /// Whether this effect is owed durably, or was before its outcome became known.
     pub(crate) fn owed(&self, effect: EffectId) -> bool {
         self.weather.lock().owed.contains(&effect)
+    }
+
+    /// Whether a shard owes this effect durably.
+    pub(crate) fn owes(&self, shard: u16, effect: EffectId) -> bool {
+        self.weather.lock().owing.contains(&(shard, effect))
     }
 
     fn readable(&self) -> Result<(), StoreError> {
@@ -106,74 +120,6 @@ impl Disk {
         weather.reads_to_fail -= 1;
         weather.failed_reads += 1;
         Err(StoreError::Unavailable("the simulated disk does not answer".into()))
-    }
-}
-
-/// A log as one of several shards, on which what one order leads to may be interleaved with what is asked of it meanwhile.
-pub(crate) struct OneOfSeveral(pub(crate) MemoryStore);
-
-impl LogReader for OneOfSeveral {
-    fn head(&self, shard: u16) -> Result<Option<Head>, StoreError> {
-        let head = self.0.head(0)?;
-        if shard == 0 {
-            return Ok(head);
-        }
-        Ok(head.map(|head| Head {
-            shard,
-            position: 0,
-            hash: GENESIS,
-            recorded_at: 0,
-            orders_numbered: 0,
-            ..head
-        }))
-    }
-
-    fn read(
-        &self,
-        records: &[RecordKey],
-        streams: &[StreamRead],
-    ) -> Result<(Vec<Option<IdempotencyRecord>>, Vec<StreamSlice>), StoreError> {
-        self.0.read(records, streams)
-    }
-
-    fn events(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.0.events(shard, after, limit)
-    }
-
-    fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.0.stream(stream, after, limit)
-    }
-
-    fn batches(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<(u64, Hash, Hash, u64)>, StoreError> {
-        self.0.batches(shard, after, limit)
-    }
-
-    fn unfinished(&self, shard: u16) -> Result<Unfinished, StoreError> {
-        self.0.unfinished(shard)
-    }
-
-    fn parked(&self, shard: u16, limit: usize) -> Result<Vec<Parked>, StoreError> {
-        self.0.parked(shard, limit)
-    }
-
-    fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
-        self.0.parked_input(shard, id)
-    }
-
-    fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
-        Ok(Shards::new(2))
-    }
-
-    fn shards(&self) -> Result<Vec<u16>, StoreError> {
-        Ok(vec![0, 1])
-    }
-
-    fn records(&self, after: Option<RecordKey>, limit: usize) -> Result<Option<Vec<IdempotencyRecord>>, StoreError> {
-        self.0.records(after, limit)
-    }
-
-    fn snapshots(&self, after: Option<&Snapshot>, limit: usize) -> Result<Option<Vec<Snapshot>>, StoreError> {
-        self.0.snapshots(after, limit)
     }
 }
 

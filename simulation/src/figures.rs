@@ -11,6 +11,11 @@ macro_rules! faults {
         pub enum Fault { $($(#[$doc])* $fault,)+ }
 
         impl Fault {
+            /// Whether it can only strike where there are several shards.
+            pub const fn of_shards(self) -> bool {
+                self as usize >= Self::CrashTogether as usize
+            }
+
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$fault,)+];
 
@@ -125,6 +130,30 @@ faults! {
     TailDuplicated = "views: tail duplicated",
     /// What was published reached the projector out of order.
     TailReordered = "views: tail reordered",
+    /// All processes ended at once.
+    CrashTogether = "crash of all shards",
+    /// One shard was away for a while, and the others went on.
+    ShardDown = "shard down",
+    /// Batches of several shards were written in one transaction.
+    CommittedTogether = "shards committed together",
+    /// A message between shards never arrived.
+    MessageLost = "message lost",
+    /// A message arrived more than once.
+    MessageDuplicated = "message duplicated",
+    /// A message took long.
+    MessageDelayed = "message delayed",
+    /// A message arrived after one that was sent later.
+    MessageReordered = "message overtaken",
+    /// A message was sent while nothing went from its shard to the other.
+    MessageCutOff = "message cut off",
+    /// A message was sent while nothing carried messages at all.
+    TransportDown = "message with no transport",
+    /// What carries the messages lost all that it held, and this one with them.
+    MessageForgotten = "message lost with all others",
+    /// A message came to a shard that nobody served.
+    MessageToNobody = "message to nobody",
+    /// A message came to a process that had been taken over.
+    MessageToFormer = "message to the former writer",
 }
 
 /// What one or many runs did.
@@ -145,6 +174,9 @@ pub struct Figures {
     pub answers: u64,
     /// Calls of the provider.
     pub calls: u64,
+    /// Messages that shards sent to one another, repeats and answers included.
+    #[serde(default)]
+    pub messages: u64,
     /// Processes that ended without having been asked to.
     pub crashes: u64,
     /// Processes that took up what one before had left.
@@ -165,6 +197,7 @@ impl Figures {
         self.requests += other.requests;
         self.answers += other.answers;
         self.calls += other.calls;
+        self.messages += other.messages;
         self.crashes += other.crashes;
         self.recoveries += other.recoveries;
         for (mine, theirs) in [(&mut self.orders, &other.orders), (&mut self.faults, &other.faults)] {

@@ -18,6 +18,7 @@ mod story;
 mod views;
 mod world;
 
+pub use event_store::Shards;
 pub use figures::{Fault, Figures};
 pub use world::Failure;
 
@@ -42,15 +43,15 @@ pub struct Outcome {
     pub edges_after: u64,
 }
 
-/// Runs the run that belongs to a seed; tells its story if that is wanted.
-pub fn run(seed: u64, told: bool) -> Outcome {
+/// Runs the run that belongs to a seed, with so many shards; tells its story if that is wanted.
+pub fn run(seed: u64, shards: Shards, told: bool) -> Outcome {
     let mut chance = Chance::new(seed);
-    let script = Script::drawn(&mut chance);
-    play(script, Crashes::ByChance, chance, told)
+    let script = Script::drawn(&mut chance, shards);
+    play(script, shards, Crashes::ByChance, chance, told)
 }
 
-fn play(script: Script, crashes: Crashes, chance: Chance, told: bool) -> Outcome {
-    let mut world = World::new(script, crashes, chance, told);
+fn play(script: Script, shards: Shards, crashes: Crashes, chance: Chance, told: bool) -> Outcome {
+    let mut world = World::new(script, shards, crashes, chance, told);
     world.run();
     if world.failure.is_none() {
         checks::check(&mut world);

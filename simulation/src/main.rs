@@ -14,10 +14,10 @@ use std::{
 
 use clap::Parser;
 use simulation::{
-    Failure, Figures,
+    Failure, Figures, Shards,
     pieces::{self, Piece},
     run,
-    scenarios::{SCENARIOS, Sweep},
+    scenarios::{self, Sweep},
 };
 
 /// Runs the whole engine under seeded faults. One seed is one run, the same each time.
@@ -26,6 +26,7 @@ use simulation::{
 #[command(after_help = "Examples:
   simulation --seeds 10000                                   the first 10,000 seeds
   simulation --seed 4711                                     one seed, step by step
+  simulation --seeds 10000 --shards 4                        the same with four shards, and messages between them
   simulation --from 0 --seeds 1000000 --out figures.jsonl --resume
   simulation --scenarios                                     each story with a crash at every step, and at every pair of steps
 
@@ -40,6 +41,9 @@ struct Arguments {
     /// The first of them.
     #[arg(long, default_value_t = 0, conflicts_with = "seed")]
     from: u64,
+    /// How many shards the log has.
+    #[arg(long, default_value = "1", value_parser = shards)]
+    shards: Shards,
     /// How many at once [default: one for each core]
     #[arg(long)]
     jobs: Option<usize>,
@@ -69,6 +73,11 @@ struct Arguments {
     piece: u64,
 }
 
+fn shards(text: &str) -> Result<Shards, String> {
+    let count = text.parse().ok().and_then(Shards::new);
+    count.ok_or_else(|| format!("from 1 to {}", Shards::MOST))
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let jobs = arguments
@@ -76,13 +85,13 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from))
         .max(1);
     if let Some(name) = &arguments.scenario {
-        return tell_scenario(name, &arguments.crash);
+        return tell_scenario(name, arguments.shards, &arguments.crash);
     }
     if arguments.scenarios {
-        return sweep(jobs, !arguments.singles);
+        return sweep(jobs, arguments.shards, !arguments.singles);
     }
     if let (Some(seed), None) = (arguments.seed, arguments.seeds) {
-        return tell(seed);
+        return tell(seed, arguments.shards);
     }
     match run_seeds(&arguments, jobs) {
         Ok(code) => code,
@@ -94,9 +103,9 @@ fn main() -> ExitCode {
 }
 
 /// One seed, told.
-fn tell(seed: u64) -> ExitCode {
+fn tell(seed: u64, shards: Shards) -> ExitCode {
     let begun = Instant::now();
-    let outcome = run(seed, true);
+    let outcome = run(seed, shards, true);
     let mut out = std::io::stdout().lock();
     for line in &outcome.story {
         // Whoever reads it may have read enough.
@@ -108,21 +117,25 @@ fn tell(seed: u64) -> ExitCode {
     println!();
     print_figures(&outcome.figures);
     println!("story {:016x}, {:.1?}", outcome.story_hash, begun.elapsed());
-    judge(outcome.failure.as_ref(), &format!("seed {seed}"), &replay(seed))
+    judge(outcome.failure.as_ref(), &format!("seed {seed}"), &replay(seed, shards))
 }
 
-fn tell_scenario(name: &str, crashes: &[u64]) -> ExitCode {
-    let Some(scenario) = SCENARIOS.iter().find(|scenario| scenario.name == name) else {
+fn tell_scenario(name: &str, shards: Shards, crashes: &[u64]) -> ExitCode {
+    let Some(scenario) = scenarios::all().find(|scenario| scenario.name == name) else {
         eprintln!("simulation: there is no story {name:?}; --scenarios lists them");
         return ExitCode::from(1);
     };
-    let outcome = scenario.play(crashes, true);
+    if !scenario.is_of(shards) {
+        eprintln!("simulation: {name:?} is a story of several shards; say how many with --shards");
+        return ExitCode::from(1);
+    }
+    let outcome = scenario.play(shards, crashes, true);
     for line in &outcome.story {
         println!("{line}");
     }
     println!();
     print_figures(&outcome.figures);
-    judge(outcome.failure.as_ref(), name, &replay_scenario(name, crashes))
+    judge(outcome.failure.as_ref(), name, &replay_scenario(name, shards, crashes))
 }
 
 fn judge(failure: Option<&Failure>, what: &str, replay: &str) -> ExitCode {
@@ -140,12 +153,20 @@ fn print_failure(failure: &Failure, what: &str, replay: &str) {
     println!("BROKEN {what}: {}: {found}    again: {replay}", failure.check);
 }
 
-fn replay(seed: u64) -> String {
-    format!("make simulate SEED={seed}")
+fn replay(seed: u64, shards: Shards) -> String {
+    if shards == Shards::ONE {
+        format!("make simulate SEED={seed}")
+    } else {
+        format!("make simulate SEED={seed} SHARDS={shards}")
+    }
 }
 
-fn replay_scenario(name: &str, crashes: &[u64]) -> String {
+fn replay_scenario(name: &str, shards: Shards, crashes: &[u64]) -> String {
     let mut command = format!("cargo run --release -p simulation -- --scenarios --scenario {name:?}");
+    if shards != Shards::ONE {
+        command.push_str(" --shards ");
+        command.push_str(&shards.to_string());
+    }
     if !crashes.is_empty() {
         let edges: Vec<_> = crashes.iter().map(ToString::to_string).collect();
         command.push_str(" --crash ");
@@ -164,11 +185,12 @@ fn run_seeds(arguments: &Arguments, jobs: usize) -> std::io::Result<ExitCode> {
     };
     let (mut figures, mut failures, mut milliseconds) = (Figures::default(), 0, 0);
     for (first, count) in pieces::ranges(from, seeds, arguments.piece) {
-        let before = known.iter().find(|piece| (piece.from, piece.seeds) == (first, count));
+        let same = |piece: &&Piece| (piece.shards, piece.from, piece.seeds) == (arguments.shards.count(), first, count);
+        let before = known.iter().find(same);
         let piece = if let Some(piece) = before {
             piece.clone()
         } else {
-            let piece = run_piece(first, count, jobs, arguments.first);
+            let piece = run_piece(first, count, arguments.shards, jobs, arguments.first);
             finish(arguments.out.as_deref(), &piece)?;
             piece
         };
@@ -181,7 +203,8 @@ fn run_seeds(arguments: &Arguments, jobs: usize) -> std::io::Result<ExitCode> {
     }
     print_figures(&figures);
     println!(
-        "{seeds} seeds from {from}: {failures} failed; {:.1} s now, {:.1} s in all",
+        "{seeds} seeds from {from}, shards {}: {failures} failed; {:.1} s now, {:.1} s in all",
+        arguments.shards,
         begun.elapsed().as_secs_f64(),
         std::time::Duration::from_millis(milliseconds).as_secs_f64()
     );
@@ -199,7 +222,7 @@ fn finish(out: Option<&Path>, piece: &Piece) -> std::io::Result<()> {
 /// How many failures of a piece are printed.
 const MOST_PRINTED: u64 = 20;
 
-fn run_piece(first: u64, count: u64, jobs: usize, until_broken: bool) -> Piece {
+fn run_piece(first: u64, count: u64, shards: Shards, jobs: usize, until_broken: bool) -> Piece {
     let begun = Instant::now();
     let next = AtomicU64::new(first);
     let failures = AtomicU64::new(0);
@@ -213,12 +236,12 @@ fn run_piece(first: u64, count: u64, jobs: usize, until_broken: bool) -> Piece {
                     if seed >= first + count || until_broken && failures.load(Ordering::Relaxed) > 0 {
                         break;
                     }
-                    let outcome = run(seed, false);
+                    let outcome = run(seed, shards, false);
                     figures.add(&outcome.figures);
                     if let Some(failure) = &outcome.failure
                         && failures.fetch_add(1, Ordering::Relaxed) < MOST_PRINTED
                     {
-                        print_failure(failure, &format!("seed {seed}"), &replay(seed));
+                        print_failure(failure, &format!("seed {seed}"), &replay(seed, shards));
                     }
                 }
                 total.lock().unwrap_or_else(std::sync::PoisonError::into_inner).add(&figures);
@@ -228,23 +251,25 @@ fn run_piece(first: u64, count: u64, jobs: usize, until_broken: bool) -> Piece {
     Piece {
         from: first,
         seeds: count,
+        shards: shards.count(),
         failures: failures.into_inner(),
         milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         figures: total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner),
     }
 }
 
-fn sweep(jobs: usize, pairs: bool) -> ExitCode {
+fn sweep(jobs: usize, shards: Shards, pairs: bool) -> ExitCode {
     let begun = Instant::now();
     let next = AtomicUsize::new(0);
+    let stories: Vec<_> = scenarios::all().filter(|scenario| scenario.is_of(shards)).collect();
     let swept: Mutex<Vec<(usize, Sweep)>> = Mutex::default();
     thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(scenario) = SCENARIOS.get(number) else { break };
-                    let result = scenario.sweep(pairs);
+                    let Some(scenario) = stories.get(number) else { break };
+                    let result = scenario.sweep(shards, pairs);
                     swept
                         .lock()
                         .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -258,13 +283,13 @@ fn sweep(jobs: usize, pairs: bool) -> ExitCode {
     println!("{:<58} {:>6} {:>8} {:>8}", "story", "edges", "crashes", "pairs");
     let mut sum = Sweep::default();
     for (number, result) in swept {
-        let name = SCENARIOS[number].name;
+        let name = stories[number].name;
         println!("{name:<58} {:>6} {:>8} {:>8}", result.edges, result.singles, result.pairs);
         for (crashes, failure) in &result.failures {
             print_failure(
                 failure,
                 &format!("{name:?} with crashes at {crashes:?}"),
-                &replay_scenario(name, crashes),
+                &replay_scenario(name, shards, crashes),
             );
         }
         sum.edges += result.edges;
@@ -274,7 +299,7 @@ fn sweep(jobs: usize, pairs: bool) -> ExitCode {
     }
     println!(
         "{:<58} {:>6} {:>8} {:>8}",
-        format!("{} stories, {:.1} s", SCENARIOS.len(), begun.elapsed().as_secs_f64()),
+        format!("{} stories, {:.1} s", stories.len(), begun.elapsed().as_secs_f64()),
         sum.edges,
         sum.singles,
         sum.pairs
@@ -292,6 +317,7 @@ fn print_figures(figures: &Figures) {
         ("requests", figures.requests),
         ("answers", figures.answers),
         ("calls of the provider", figures.calls),
+        ("messages between shards", figures.messages),
         ("batches", figures.batches),
         ("events", figures.events),
         ("crashes", figures.crashes),

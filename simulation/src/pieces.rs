@@ -19,12 +19,19 @@ pub struct Piece {
     pub from: u64,
     /// How many.
     pub seeds: u64,
+    /// With how many shards.
+    #[serde(default = "one")]
+    pub shards: u16,
     /// How many of them failed.
     pub failures: u64,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
     /// What was done.
     pub figures: Figures,
+}
+
+fn one() -> u16 {
+    1
 }
 
 /// The ranges that these seeds are cut into. They begin at multiples of `size`, whatever the first seed is, so that a run that begins
@@ -60,7 +67,7 @@ pub fn read(path: &Path) -> io::Result<Vec<Piece>> {
             break;
         }
         let piece: Piece = serde_json::from_str(&line)?;
-        if known.insert((piece.from, piece.seeds)) {
+        if known.insert((piece.shards, piece.from, piece.seeds)) {
             pieces.push(piece);
         }
         line.clear();

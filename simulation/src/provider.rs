@@ -68,6 +68,13 @@ impl Provider {
         }
     }
 
+    /// It is away so much later: what comes before took so long.
+    pub(crate) fn away_later(&mut self, by: i64) {
+        for (from, to) in &mut self.down {
+            (*from, *to) = (*from + by, *to + by);
+        }
+    }
+
     /// From now on it is there and says what is so.
     pub(crate) fn calm(&mut self) {
         self.down.clear();

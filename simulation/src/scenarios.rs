@@ -3,13 +3,15 @@
 //! The clean run counts its edges: before a commit and after it is durable, before and after each answer and each call of the provider is
 //! handed over, when a request or an outcome has come in, and while a process starts. A crash at an edge loses what the process knew.
 
+mod shards;
+
 use aggregates::Resolution;
 
 use crate::{
-    Failure, Outcome,
+    Failure, Outcome, Shards,
     chance::Chance,
     play,
-    script::{Basket, Cancelling, Charging, CoreShape, DAY, Faults, HOUR, MINUTE, Operation, Paid, Payment, SECOND, Script, What},
+    script::{Basket, Cancelling, Charging, DAY, HOUR, MINUTE, Operation, Paid, Payment, SECOND, Script, What},
     world::Crashes,
 };
 
@@ -19,6 +21,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// How its orders end when nothing crashes, in any order.
     pub ends: &'static [&'static str],
+    /// Whether it can only be told of several shards.
+    pub several: bool,
     script: fn() -> Script,
 }
 
@@ -40,23 +44,32 @@ const MOST_FAILURES: usize = 5;
 
 impl Scenario {
     /// Plays it with crashes at these edges, each counted from the recovery before it.
-    pub fn play(&self, crashes: &[u64], told: bool) -> Outcome {
-        play((self.script)(), Crashes::At(crashes.to_vec()), Chance::new(1), told)
+    pub fn play(&self, shards: Shards, crashes: &[u64], told: bool) -> Outcome {
+        let mut script = (self.script)();
+        if shards != Shards::ONE {
+            script.apart();
+        }
+        play(script, shards, Crashes::At(crashes.to_vec()), Chance::new(1), told)
+    }
+
+    /// Whether it is a story of so many shards.
+    pub fn is_of(&self, shards: Shards) -> bool {
+        !self.several || shards != Shards::ONE
     }
 
     /// Plays it clean, with one crash at every edge and, if wanted, with every pair.
-    pub fn sweep(&self, pairs: bool) -> Sweep {
+    pub fn sweep(&self, shards: Shards, pairs: bool) -> Sweep {
         let mut sweep = Sweep::default();
-        let clean = self.play(&[], false);
+        let clean = self.play(shards, &[], false);
         sweep.edges = clean.edges;
         sweep.judge(&[], clean.failure.or_else(|| self.unexpected(&clean.figures.orders)));
         for first in 0..clean.edges {
-            let outcome = self.play(&[first], false);
+            let outcome = self.play(shards, &[first], false);
             sweep.singles += 1;
             let after = outcome.edges_after;
             sweep.judge(&[first], outcome.failure);
             for second in 0..if pairs { after } else { 0 } {
-                let outcome = self.play(&[first, second], false);
+                let outcome = self.play(shards, &[first, second], false);
                 sweep.pairs += 1;
                 sweep.judge(&[first, second], outcome.failure);
             }
@@ -90,10 +103,7 @@ fn shop() -> Script {
     Script {
         products: vec![(Some(5), 1_000), (Some(5), 2_000), (Some(5), 3_000)],
         balances: vec![100_000, 100_000],
-        asks: Vec::new(),
-        payments: Vec::new(),
-        faults: Faults::default(),
-        core: CoreShape::default(),
+        ..Script::default()
     }
 }
 
@@ -112,6 +122,24 @@ fn basket(order: usize, buyer: usize, paid: Paid, lines: &[(usize, i64)]) -> Bas
 }
 
 impl Script {
+    /// Moves the orders on by one number: then with two shards the first order is in one, its buyer and its first product in the other.
+    fn apart(&mut self) {
+        for ask in &mut self.asks {
+            match &mut ask.what {
+                What::Place(basket) => basket.order += 1,
+                What::Pay { order, .. }
+                | What::Cancel { order, .. }
+                | What::Read { order }
+                | What::Watch { order }
+                | What::Operate { order, .. } => *order += 1,
+                _ => {}
+            }
+        }
+        if !self.payments.is_empty() {
+            self.payments.insert(0, Payment::default());
+        }
+    }
+
     fn place(&mut self, at: i64, basket: Basket) -> usize {
         self.ask(at, None, What::Place(basket), true)
     }
@@ -197,25 +225,34 @@ fn meanwhile(stated: Option<i64>, what: What) -> Script {
 const SLOW: Charging = Charging::Slow { takes: 3 * SECOND };
 
 /// All of them.
-pub const SCENARIOS: &[Scenario] = &[
+pub fn all() -> impl Iterator<Item = &'static Scenario> {
+    SCENARIOS.iter().chain(shards::STORIES)
+}
+
+/// Those that can be told of one shard.
+const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "paid from the balance",
         ends: &["CONFIRMED"],
+        several: false,
         script: || one(Paid::Balance),
     },
     Scenario {
         name: "paid by card at once",
         ends: &["CONFIRMED"],
+        several: false,
         script: || one(Paid::CardAtOnce),
     },
     Scenario {
         name: "paid by card later",
         ends: &["CONFIRMED"],
+        several: false,
         script: || one(Paid::Card),
     },
     Scenario {
         name: "out of stock on the first line",
         ends: &["OUT_OF_STOCK"],
+        several: false,
         script: || {
             let mut script = shop();
             script.place(0, basket(0, 0, Paid::CardAtOnce, &[(0, 6), (1, 1)]));
@@ -225,6 +262,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "out of stock on the last line",
         ends: &["OUT_OF_STOCK"],
+        several: false,
         script: || {
             let mut script = shop();
             script.place(0, basket(0, 0, Paid::Card, &[(0, 1), (1, 1), (2, 6)]));
@@ -234,6 +272,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "price mismatch of a line",
         ends: &["PRICE_MISMATCH"],
+        several: false,
         script: || {
             let mut script = shop();
             let mut order = basket(0, 0, Paid::Balance, BOTH);
@@ -245,6 +284,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "price mismatch of the total",
         ends: &["PRICE_MISMATCH"],
+        several: false,
         script: || {
             let mut script = shop();
             let mut order = basket(0, 0, Paid::CardAtOnce, BOTH);
@@ -256,16 +296,19 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "declined",
         ends: &["PAYMENT_DECLINED"],
+        several: false,
         script: || one(Paid::Card).charging(Charging::Declined),
     },
     Scenario {
         name: "no money on the card",
         ends: &["PAYMENT_DECLINED"],
+        several: false,
         script: || one(Paid::CardAtOnce).charging(Charging::Insufficient),
     },
     Scenario {
         name: "balance too small",
         ends: &["INSUFFICIENT_BALANCE"],
+        several: false,
         script: || {
             let mut script = one(Paid::Balance);
             script.balances[0] = 4_999;
@@ -275,6 +318,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "never paid",
         ends: &["PAYMENT_EXPIRED"],
+        several: false,
         script: || {
             let mut script = shop();
             script.place(0, basket(0, 0, Paid::Card, BOTH));
@@ -284,6 +328,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "reservation expired before it was paid",
         ends: &["RESERVATION_EXPIRED"],
+        several: false,
         script: || {
             let mut script = shop();
             script.core.reservation_ttl = 5 * MINUTE;
@@ -295,6 +340,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "retired before it was ordered",
         ends: &[],
+        several: false,
         script: || {
             let mut script = shop();
             script.ask(0, None, What::Retire { product: 1 }, true);
@@ -305,21 +351,25 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "retired between two lines",
         ends: &["PRODUCT_RETIRED"],
+        several: false,
         script: || meanwhile(None, What::Retire { product: 2 }),
     },
     Scenario {
         name: "price change between two lines, price stated",
         ends: &["PRICE_MISMATCH"],
+        several: false,
         script: || meanwhile(Some(3_000), What::Price { product: 2, price: 3_500 }),
     },
     Scenario {
         name: "price change between two lines, no price stated",
         ends: &["CONFIRMED"],
+        several: false,
         script: || meanwhile(None, What::Price { product: 2, price: 3_500 }),
     },
     Scenario {
         name: "cancelled by its buyer before it was paid",
         ends: &["CANCELLED_BY_BUYER"],
+        several: false,
         script: || {
             let mut script = shop();
             let place = script.place(0, basket(0, 0, Paid::Card, BOTH));
@@ -330,6 +380,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "cancelled by the shop before it was paid",
         ends: &["CANCELLED_BY_SHOP"],
+        several: false,
         script: || {
             let mut script = shop();
             let place = script.place(0, basket(0, 0, Paid::Card, BOTH));
@@ -340,16 +391,19 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "cancelled by its buyer while the provider is asked",
         ends: &["CANCELLED_BY_BUYER"],
+        several: false,
         script: || cancelled_by(true, SECOND, SLOW, Cancelling::Done),
     },
     Scenario {
         name: "cancelled by the shop while the provider is asked",
         ends: &["CANCELLED_BY_SHOP"],
+        several: false,
         script: || cancelled_by(false, SECOND, SLOW, Cancelling::Done),
     },
     Scenario {
         name: "cancelled while nobody knows whether the money was taken",
         ends: &["CANCELLED_BY_BUYER"],
+        several: false,
         script: || {
             let lost = Charging::Lost {
                 times: 1,
@@ -363,11 +417,13 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "cancelled when it is too late",
         ends: &["CONFIRMED"],
+        several: false,
         script: || cancelled_by(true, 10 * SECOND, Charging::Approved, Cancelling::Done),
     },
     Scenario {
         name: "sent twice at once",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             let mut script = one(Paid::CardAtOnce);
             script.again(0, 0, None);
@@ -378,6 +434,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "sent again later",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             let mut script = one(Paid::Card);
             script.again(0, MINUTE, Some(0));
@@ -388,6 +445,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the same key with another body",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             let mut script = one(Paid::Balance);
             for at in [SECOND, 2 * SECOND] {
@@ -401,6 +459,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the provider is away and comes back",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             let mut script = one(Paid::CardAtOnce);
             script.faults.provider_down = vec![(0, 3 * MINUTE)];
@@ -410,6 +469,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the provider is away until it is too late",
         ends: &["PAYMENT_EXPIRED"],
+        several: false,
         script: || {
             let mut script = one(Paid::CardAtOnce);
             script.faults.provider_down = vec![(0, 2 * HOUR)];
@@ -419,6 +479,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "no answer, and the money was taken",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             one(Paid::CardAtOnce).charging(Charging::Lost {
                 times: 1,
@@ -429,6 +490,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "no answer, and the money was not taken",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             one(Paid::CardAtOnce).charging(Charging::Lost {
                 times: 2,
@@ -439,6 +501,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "an error after the money was taken",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             one(Paid::CardAtOnce).charging(Charging::Fails {
                 times: 1,
@@ -449,6 +512,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "two errors, then approved",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             one(Paid::CardAtOnce).charging(Charging::Fails {
                 times: 2,
@@ -459,21 +523,25 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "slow beyond the time to answer",
         ends: &["CONFIRMED"],
+        several: false,
         script: || one(Paid::CardAtOnce).charging(Charging::Slow { takes: 8 * SECOND }),
     },
     Scenario {
         name: "not found, then found",
         ends: &["CONFIRMED"],
+        several: false,
         script: || one(Paid::CardAtOnce).charging(Charging::Hidden { until: 20 * SECOND }),
     },
     Scenario {
         name: "money taken after the order was cancelled",
         ends: &["CANCELLED_BY_BUYER"],
+        several: false,
         script: || cancelled_by(true, 2 * SECOND, Charging::Late { after: HOUR }, Cancelling::Done),
     },
     Scenario {
         name: "nobody knows whether the money went back",
         ends: &["CANCELLED_BY_BUYER"],
+        several: false,
         script: || {
             cancelled_by(
                 true,
@@ -489,6 +557,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the money does not go back at first",
         ends: &["CANCELLED_BY_SHOP"],
+        several: false,
         script: || {
             cancelled_by(
                 false,
@@ -504,41 +573,49 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the provider refuses to give back at first, and an operator insists",
         ends: &["CANCELLED_BY_BUYER"],
+        several: false,
         script: || cancelled_by(true, SECOND, SLOW, Cancelling::Refused { times: 1 }),
     },
     Scenario {
         name: "the provider takes another amount, and an operator has it undone",
         ends: &["CANCELLED_BY_SHOP"],
+        several: false,
         script: || one(Paid::CardAtOnce).charging(Charging::WrongAmount),
     },
     Scenario {
         name: "the provider is silent for two days, and goes on by itself",
         ends: &["PAYMENT_EXPIRED"],
+        several: false,
         script: || silent(None, Charging::Approved),
     },
     Scenario {
         name: "an operator lets it try again while the provider is silent",
         ends: &["PAYMENT_EXPIRED"],
+        several: false,
         script: || silent(Some(Operation::Resume), Charging::Approved),
     },
     Scenario {
         name: "an operator has it undone while the provider is silent",
         ends: &["CANCELLED_BY_SHOP"],
+        several: false,
         script: || silent(Some(Operation::Compensate), Charging::Approved),
     },
     Scenario {
         name: "an operator says that the money was taken",
         ends: &["CONFIRMED"],
+        several: false,
         script: || silent(Some(Operation::Resolve(Resolution::Charged)), TAKEN_IN_SILENCE),
     },
     Scenario {
         name: "an operator says that the money was not taken",
         ends: &["PAYMENT_DECLINED"],
+        several: false,
         script: || silent(Some(Operation::Resolve(Resolution::NotCharged)), Charging::Approved),
     },
     Scenario {
         name: "two orders for the last unit",
         ends: &["CONFIRMED", "OUT_OF_STOCK"],
+        several: false,
         script: || {
             let mut script = shop();
             script.products[1].0 = Some(1);
@@ -550,6 +627,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "hot stock: two buyers, the same lines",
         ends: &["CONFIRMED", "OUT_OF_STOCK", "CONFIRMED"],
+        several: false,
         script: || {
             let mut script = shop();
             script.core.cascade = 2;
@@ -563,6 +641,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "deposit just in time",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             let mut script = shop();
             script.balances[0] = 4_000;
@@ -574,6 +653,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "goods come in just in time",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             let mut script = shop();
             script.products[0].0 = Some(0);
@@ -585,6 +665,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "written off what is promised",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             let mut script = one(Paid::Card);
             script.ask(SECOND, Some(0), What::Adjust { product: 1, delta: -4 }, true);
@@ -595,6 +676,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "paid with a wrong amount, then with the right one",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             let mut script = shop();
             let place = script.place(0, basket(0, 0, Paid::Card, BOTH));
@@ -606,6 +688,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a dry run, then the order",
         ends: &["CONFIRMED"],
+        several: false,
         script: || {
             let mut script = shop();
             let dry = Basket {

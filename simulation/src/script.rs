@@ -2,6 +2,7 @@
 
 use aggregates::Resolution;
 use engine::Unparking;
+use event_store::Shards;
 use uuid::Uuid;
 
 use crate::chance::Chance;
@@ -16,7 +17,7 @@ pub(crate) const HOUR: i64 = 60 * MINUTE;
 pub(crate) const DAY: i64 = 24 * HOUR;
 
 /// A run as it is meant to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Script {
     /// The products: what there is of each at first (none: unlimited), and its price.
     pub(crate) products: Vec<(Option<u64>, i64)>,
@@ -30,6 +31,10 @@ pub(crate) struct Script {
     pub(crate) faults: Faults,
     /// How the core is set up.
     pub(crate) core: CoreShape,
+    /// What an operator does about all that is set aside, and when.
+    pub(crate) unparkings: Vec<(i64, Unparking)>,
+    /// Everybody wants one of the first product, and nothing else happens to it.
+    pub(crate) rush: bool,
 }
 
 /// The settings of a core that change its ways, and must not change its results.
@@ -151,10 +156,15 @@ pub(crate) enum What {
         /// How.
         how: Operation,
     },
-    /// An operator, to see what is set aside.
-    SetAside,
+    /// An operator, to see what is set aside in a shard.
+    SetAside {
+        /// The shard.
+        shard: u16,
+    },
     /// An operator, to try again what was set aside, or to give it up.
     Unpark {
+        /// The shard in which it is.
+        shard: u16,
         /// What.
         id: Uuid,
         /// How.
@@ -294,8 +304,14 @@ pub(crate) struct Faults {
     pub(crate) reads: u32,
     /// This ask is refused for what it contains.
     pub(crate) poisoned: Option<usize>,
-    /// When another process takes the shard over, after the run began.
-    pub(crate) take_overs: Vec<i64>,
+    /// In this shard alone.
+    pub(crate) poisoned_in: Option<u16>,
+    /// From then on, after the shop was opened.
+    pub(crate) poisoned_from: i64,
+    /// Until then.
+    pub(crate) poisoned_until: Option<i64>,
+    /// When another process takes a shard over, after the run began.
+    pub(crate) take_overs: Vec<(i64, u16)>,
     /// When the clock jumps, and by how much.
     pub(crate) clock_jumps: Vec<(i64, i64)>,
     /// The clock shows an earlier time, by the turn.
@@ -320,6 +336,55 @@ pub(crate) struct Faults {
     pub(crate) tail: u32,
     /// Several inputs are taken in one step, by the input.
     pub(crate) together: u32,
+    /// Messages between shards are lost, late, doubled.
+    pub(crate) messages: u32,
+    /// When no message goes from one shard to another.
+    pub(crate) cuts: Vec<Cut>,
+    /// When nothing carries messages, from, to; what was on its way then is lost.
+    pub(crate) transport_down: Vec<(i64, i64)>,
+    /// When a shard ends, which one, and how long it is away.
+    pub(crate) downs: Vec<(i64, u16, i64)>,
+    /// A crash is one of all shards, by the crash.
+    pub(crate) all_at_once: u32,
+    /// Batches of several shards are written in one transaction, by the commit.
+    pub(crate) joint: u32,
+    /// What is in the way of single messages.
+    pub(crate) hitches: Vec<Hitch>,
+}
+
+/// No message goes from one shard to another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    /// Since when.
+    pub(crate) begin: i64,
+    /// Until when.
+    pub(crate) end: i64,
+    /// From this shard.
+    pub(crate) from: u16,
+    /// To this one.
+    pub(crate) to: u16,
+}
+
+/// Something in the way of messages of one kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hitch {
+    /// What they have done, by the command's name; `Learn` is news for a purchase.
+    pub(crate) of: &'static str,
+    /// Whether it is in the way of the answers, and not of the messages.
+    pub(crate) answer: bool,
+    /// What becomes of them.
+    pub(crate) how: Hindrance,
+    /// For how long, after the first of them was sent.
+    pub(crate) span: i64,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hindrance {
+    /// It is lost.
+    Lost,
+    /// It arrives when that is over.
+    Late,
 }
 
 impl Faults {
@@ -357,7 +422,7 @@ impl Faults {
             faults.poisoned = Some(chance.index(asks));
         }
         for _ in 0..chance.pick(&[0, 0, 0, 1, 2]) {
-            faults.take_overs.push(chance.between(0, window));
+            faults.take_overs.push((chance.between(0, window), 0));
         }
         for _ in 0..chance.pick(&[0, 0, 0, 1, 3]) {
             let by = chance.span(SECOND, 2 * DAY);
@@ -372,9 +437,104 @@ impl Faults {
     }
 }
 
+impl Faults {
+    /// What goes wrong where there are several shards.
+    fn drawn_for(&mut self, shards: Shards, chance: &mut Chance, window: i64, asks: usize) {
+        let any = |chance: &mut Chance| u16::try_from(chance.below(u64::from(shards.count()))).unwrap_or_default();
+        if chance.per_mille(600) {
+            self.messages = u32::try_from(chance.span(5, 500)).unwrap_or_default();
+        }
+        for take_over in &mut self.take_overs {
+            take_over.1 = any(chance);
+        }
+        self.all_at_once = chance.pick(&[0, 0, 300, 1_000]);
+        self.joint = chance.pick(&[0, 500, 1_000]);
+        if self.poisoned.is_none() && chance.per_mille(70) {
+            self.poisoned = Some(chance.index(asks));
+        }
+        if self.poisoned.is_some() && chance.per_mille(700) {
+            self.poisoned_in = Some(any(chance));
+        }
+        if self.poisoned.is_some() && chance.per_mille(500) {
+            self.poisoned_until = Some(chance.span(SECOND, DAY));
+        }
+        for _ in 0..chance.pick(&[0, 0, 1, 3]) {
+            let (begin, from, to) = (chance.between(0, window), any(chance), any(chance));
+            let end = begin + chance.span(SHORTEST_CUT, LONGEST_CUT);
+            self.cuts.push(Cut { begin, end, from, to });
+            if chance.per_mille(500) {
+                let (from, to) = (to, from);
+                self.cuts.push(Cut { begin, end, from, to });
+            }
+        }
+        if chance.per_mille(200) {
+            let from = chance.between(0, window);
+            self.transport_down.push((from, from + chance.span(SHORTEST_CUT, LONGEST_CUT)));
+        }
+        for _ in 0..chance.pick(&[0, 0, 1, 2]) {
+            let (at, shard) = (chance.between(0, window), any(chance));
+            self.downs.push((at, shard, chance.span(SECOND, 3 * HOUR)));
+        }
+    }
+}
+
+/// The least time in which no message comes through.
+const SHORTEST_CUT: i64 = SECOND / 2;
+/// The longest.
+const LONGEST_CUT: i64 = 6 * HOUR;
+
 impl Script {
     /// The run that belongs to this seed.
-    pub(crate) fn drawn(chance: &mut Chance) -> Self {
+    pub(crate) fn drawn(chance: &mut Chance, shards: Shards) -> Self {
+        if shards == Shards::ONE {
+            return Self::drawn_for_one(chance).0;
+        }
+        let (mut script, window) = if chance.per_mille(50) {
+            Self::rush(chance)
+        } else {
+            Self::drawn_for_one(chance)
+        };
+        script.faults.drawn_for(shards, chance, window, script.asks.len());
+        if script.faults.poisoned.is_some() {
+            for _ in 0..chance.below(4) {
+                let how = chance.pick(&[Unparking::Retried, Unparking::Retried, Unparking::Dropped]);
+                script.unparkings.push((chance.span(MINUTE, 2 * DAY), how));
+            }
+        }
+        script
+    }
+
+    /// More buyers than goods, all at once.
+    fn rush(chance: &mut Chance) -> (Self, i64) {
+        let window = chance.pick(&[SECOND / 10, SECOND, 20 * SECOND]);
+        let mut script = Self {
+            products: vec![(Some(chance.below(8)), 1_000)],
+            balances: vec![1_000_000; 4],
+            rush: true,
+            core: CoreShape {
+                cache: chance.pick(&[1, 8, 1_000]),
+                cascade: chance.pick(&[1, 2, 1_024]),
+                ..CoreShape::default()
+            },
+            ..Self::default()
+        };
+        for order in 0..usize::try_from(chance.between(4, 14)).unwrap_or_default() {
+            let basket = Basket {
+                order,
+                buyer: chance.index(script.balances.len()),
+                lines: vec![(0, 1, None)],
+                stated_total: None,
+                paid: Paid::Balance,
+                dry_run: false,
+            };
+            script.ask(chance.between(0, window), None, What::Place(basket), true);
+        }
+        script.repeat_some(chance, window);
+        script.faults = Faults::drawn(chance, window, script.asks.len());
+        (script, window)
+    }
+
+    fn drawn_for_one(chance: &mut Chance) -> (Self, i64) {
         let window = chance.pick(&[SECOND / 10, SECOND, 20 * SECOND, 5 * MINUTE, 2 * HOUR]);
         let mut products = Vec::new();
         for _ in 0..chance.between(1, 4) {
@@ -400,6 +560,8 @@ impl Script {
                 payment_deadline: chance.pick(&[2 * MINUTE, 10 * MINUTE, 2 * HOUR]),
                 stuck_after: chance.pick(&[3 * HOUR, DAY]),
             },
+            unparkings: Vec::new(),
+            rush: false,
         };
         for order in 0..usize::try_from(orders).unwrap_or_default() {
             script.payments.push(payment(chance));
@@ -410,7 +572,7 @@ impl Script {
         }
         script.repeat_some(chance, window);
         script.faults = Faults::drawn(chance, window, script.asks.len());
-        script
+        (script, window)
     }
 
     /// Adds an ask, under the next key unless it needs none.
@@ -568,7 +730,8 @@ fn other_body(what: &mut What) {
         What::Adjust { delta, .. } => *delta += 1,
         What::Price { price, .. } => *price += 1,
         What::Operate { how, .. } => *how = Operation::Compensate,
-        What::Retire { .. } | What::Read { .. } | What::Stock { .. } | What::Watch { .. } | What::SetAside | What::Unpark { .. } => {}
+        What::Retire { .. } | What::Read { .. } | What::Stock { .. } | What::Watch { .. } | What::SetAside { .. } | What::Unpark { .. } => {
+        }
     }
 }
 

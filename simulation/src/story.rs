@@ -30,6 +30,11 @@ impl Story {
         self.hash = (self.hash.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 
+    /// Whether somebody reads it.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }

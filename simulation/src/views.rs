@@ -7,7 +7,7 @@ use std::{
 };
 
 use aggregates::{CommerceEvent, Kind, Recorded, State, Timestamp};
-use event_store::{Event, LogReader, MemoryStore};
+use event_store::{Event, LogReader, MemoryStore, Shards};
 use projections::{
     AccountView, Changed, Checkpoint, InventoryView, Move, OrderView, PaymentView, ProductView, Stored, Table, ViewsBatch, ViewsError,
     ViewsWriter, WalletEntry, WalletView,
@@ -42,8 +42,15 @@ pub(crate) struct Rows {
     payments: BTreeMap<Uuid, PaymentView>,
     wallets: BTreeMap<Uuid, WalletView>,
     accounts: BTreeMap<Uuid, AccountView>,
-    entries: Vec<WalletEntry>,
-    checkpoint: u64,
+    /// By shard, in the order of its log.
+    entries: BTreeMap<u16, Vec<WalletEntry>>,
+    checkpoints: BTreeMap<u16, u64>,
+}
+
+impl Rows {
+    fn checkpoint(&self, shard: u16) -> u64 {
+        self.checkpoints.get(&shard).copied().unwrap_or_default()
+    }
 }
 
 /// The store of the views: rows, and what becomes of the next save.
@@ -89,13 +96,14 @@ fn put<V: Clone>(table: &mut BTreeMap<Uuid, V>, changed: &[Changed<'_, V>], id: 
 
 impl ViewsWriter for Store {
     fn stored(&mut self) -> Result<Stored, ViewsError> {
+        let checkpoint = |(shard, position): (&u16, &u64)| Checkpoint {
+            shard: *shard,
+            position: *position,
+            recorded_at: Timestamp::default(),
+        };
         Ok(Stored {
             log: None,
-            checkpoints: vec![Checkpoint {
-                shard: 0,
-                position: self.rows.checkpoint,
-                recorded_at: Timestamp::default(),
-            }],
+            checkpoints: self.rows.checkpoints.iter().map(checkpoint).collect(),
         })
     }
 
@@ -110,7 +118,7 @@ impl ViewsWriter for Store {
             return Err(away());
         }
         for step in batch.moves {
-            if step.from != self.rows.checkpoint {
+            if step.from != self.rows.checkpoint(step.shard) {
                 return Err(ViewsError::Moved(step.shard));
             }
         }
@@ -126,9 +134,12 @@ impl ViewsWriter for Store {
         self.doubled |= put(&mut rows.payments, &batch.payments, |view| view.id.uuid());
         self.doubled |= put(&mut rows.wallets, &batch.wallets, |view| view.account.uuid());
         self.doubled |= put(&mut rows.accounts, &batch.accounts, |view| view.id.uuid());
-        rows.entries.extend(batch.wallet_entries.iter().cloned());
         for step in batch.moves {
-            rows.checkpoint = step.to;
+            rows.checkpoints.insert(step.shard, step.to);
+            rows.entries
+                .entry(step.shard)
+                .or_default()
+                .extend(batch.wallet_entries.iter().cloned());
         }
         if fate == SaveFate::CrashAfter {
             self.crashed = true;
@@ -142,8 +153,9 @@ impl ViewsWriter for Store {
 pub(crate) struct Projector {
     store: Store,
     fold: Fold,
-    tail: VecDeque<Arc<[Recorded]>>,
-    checkpoint: u64,
+    tail: VecDeque<(u16, Arc<[Recorded]>)>,
+    shards: Shards,
+    checkpoints: BTreeMap<u16, u64>,
     /// The log may hold what did not come by the tail.
     behind: bool,
 }
@@ -152,20 +164,25 @@ const RECENT: NonZeroUsize = NonZeroUsize::new(3).expect("3 is not zero");
 const MOST_EVENTS: usize = 64;
 
 impl Projector {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(shards: Shards) -> Self {
         Self {
             store: Store::default(),
             fold: Fold::new(RECENT),
             tail: VecDeque::new(),
-            checkpoint: 0,
+            shards,
+            checkpoints: BTreeMap::new(),
             behind: false,
         }
     }
 
+    fn checkpoint(&self, shard: u16) -> u64 {
+        self.checkpoints.get(&shard).copied().unwrap_or_default()
+    }
+
     /// What was published. The tail never waits: what does not fit is read from the log.
-    pub(crate) fn offer(&mut self, events: Arc<[Recorded]>) {
+    pub(crate) fn offer(&mut self, shard: u16, events: Arc<[Recorded]>) {
         if self.tail.len() < MOST_EVENTS {
-            self.tail.push_back(events);
+            self.tail.push_back((shard, events));
         } else {
             self.behind = true;
         }
@@ -176,31 +193,37 @@ impl Projector {
         self.behind = true;
     }
 
-    /// The last two batches come in the wrong order.
-    pub(crate) fn reorder(&mut self) -> bool {
-        let length = self.tail.len();
-        let reordered = length >= 2;
-        if reordered {
-            self.tail.swap(length - 1, length - 2);
+    /// The last two batches of a shard come in the wrong order.
+    pub(crate) fn reorder(&mut self, shard: u16) -> bool {
+        let mut of_shard = (0..self.tail.len()).rev().filter(|index| self.tail[*index].0 == shard);
+        let (last, before) = (of_shard.next(), of_shard.next());
+        match (last, before) {
+            (Some(last), Some(before)) => {
+                self.tail.swap(last, before);
+                true
+            }
+            _ => false,
         }
-        reordered
     }
 
     /// Counts what waits; the save ends like this. Says what is wrong with what it counted.
     pub(crate) fn work(&mut self, log: &MemoryStore, fate: SaveFate) -> Result<(), String> {
         self.store.fate = fate;
         let batches = std::mem::take(&mut self.tail);
-        let mut accepted = Vec::new();
-        let mut end = self.checkpoint;
-        for recorded in batches.iter().flat_map(|batch| batch.iter()) {
-            if recorded.position == end + 1 {
-                end = recorded.position;
-                accepted.push(recorded);
-            } else if recorded.position > end {
-                self.behind = true;
-            } // Else it counts already.
+        for shard in self.shards.all() {
+            let mut accepted = Vec::new();
+            let mut end = self.checkpoint(shard);
+            let of_shard = batches.iter().filter(|(of, _)| *of == shard);
+            for recorded in of_shard.flat_map(|(_, batch)| batch.iter()) {
+                if recorded.position == end + 1 {
+                    end = recorded.position;
+                    accepted.push(recorded);
+                } else if recorded.position > end {
+                    self.behind = true;
+                } // Else it counts already.
+            }
+            self.count(shard, &accepted)?;
         }
-        self.count(&accepted)?;
         if self.behind {
             self.catch_up(log)?;
         }
@@ -209,27 +232,30 @@ impl Projector {
 
     /// Counts what the log holds and the views do not.
     pub(crate) fn catch_up(&mut self, log: &MemoryStore) -> Result<(), String> {
-        loop {
-            let before = self.checkpoint;
-            let events = log.events(0, before, MOST_EVENTS).map_err(|error| error.to_string())?;
-            if events.is_empty() {
-                self.behind = false;
-                return Ok(());
-            }
-            let recorded = decode(&events)?;
-            self.count(&recorded.iter().collect::<Vec<_>>())?;
-            if self.checkpoint == before {
-                // The save failed: later.
-                return Ok(());
+        for shard in self.shards.all() {
+            loop {
+                let before = self.checkpoint(shard);
+                let events = log.events(shard, before, MOST_EVENTS).map_err(|error| error.to_string())?;
+                if events.is_empty() {
+                    break;
+                }
+                let recorded = decode(&events)?;
+                self.count(shard, &recorded.iter().collect::<Vec<_>>())?;
+                if self.checkpoint(shard) == before {
+                    // The save failed: later.
+                    return Ok(());
+                }
             }
         }
+        self.behind = false;
+        Ok(())
     }
 
     pub(crate) fn behind(&self) -> bool {
         self.behind || !self.tail.is_empty()
     }
 
-    fn count(&mut self, events: &[&Recorded]) -> Result<(), String> {
+    fn count(&mut self, shard: u16, events: &[&Recorded]) -> Result<(), String> {
         let (Some(_), Some(last)) = (events.first(), events.last()) else {
             return Ok(());
         };
@@ -241,8 +267,8 @@ impl Projector {
             }
         }
         let moves = [Move {
-            shard: 0,
-            from: self.checkpoint,
+            shard,
+            from: self.checkpoint(shard),
             to: last.position,
             recorded_at: last.at,
         }];
@@ -256,7 +282,7 @@ impl Projector {
         match saved {
             Ok(()) => {
                 self.fold.saved();
-                self.checkpoint = last.position;
+                self.checkpoints.insert(shard, last.position);
                 Ok(())
             }
             Err(ViewsError::Moved(_)) => Err("the checkpoint was moved by nobody".to_owned()),
@@ -267,7 +293,7 @@ impl Projector {
                 } else {
                     self.fold.forget();
                 }
-                self.checkpoint = self.store.rows.checkpoint;
+                self.checkpoints.clone_from(&self.store.rows.checkpoints);
                 self.behind = true;
                 Ok(())
             }
@@ -276,9 +302,9 @@ impl Projector {
 
     /// Compares the views with a fold of the log from nothing.
     pub(crate) fn compare(&self, events: &[Recorded]) -> Result<(), String> {
-        let mut anew = Self::new();
+        let mut anew = Self::new(self.shards);
         for event in events {
-            anew.count(&[event])?;
+            anew.count(event.shard, &[event])?;
         }
         let (live, anew) = (&self.store.rows, &anew.store.rows);
         if live == anew {
@@ -292,10 +318,15 @@ impl Projector {
             ("wallets", live.wallets != anew.wallets),
             ("accounts", live.accounts != anew.accounts),
             ("wallet entries", live.entries != anew.entries),
-            ("checkpoint", live.checkpoint != anew.checkpoint),
+            ("checkpoint", live.checkpoints != anew.checkpoints),
         ];
         let names: Vec<_> = differs.iter().filter(|(_, differ)| *differ).map(|(name, _)| *name).collect();
-        Err(format!("the views differ from a fold of the log: {}", names.join(", ")))
+        Err(format!(
+            "the views differ from a fold of the log: {}; counted up to {:?} of {:?}",
+            names.join(", "),
+            live.checkpoints,
+            anew.checkpoints
+        ))
     }
 }
 

@@ -1,5 +1,10 @@
 //! A whole shop in one thread: processes, disk, clock, network, provider, projector and everybody outside, moved on by one queue of what
 //! happens next. Nothing in it asks the machine for anything, so the same script and seed give the same run, to the last byte.
+//!
+//! Each shard has a process of its own, which ends, starts and is taken over while the others go on.
+
+mod commits;
+mod messages;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,11 +13,12 @@ use std::{
 };
 
 use aggregates::{
-    AccountId, Command, Currency, EmailCommand, EmailIndex, Order, OrderStatus, ProductCommand, Recorded, Registration, Role, State, Stock,
-    Timestamp, WalletCommand,
+    AccountId, Command, Currency, EmailCommand, EmailIndex, Kind, Order, OrderStatus, ProductCommand, Recorded, Registration, Role, State,
+    Stock, Timestamp, WalletCommand,
 };
-use engine::{Actor, Cause, Core, CoreSettings, EngineError, Input, Outcome, Output, Request, Response, Unparking, after_doubt};
-use event_store::{Batch, CommitError, LogReader, LogWriter, StoreError, StreamId};
+use engine::{Actor, Cause, Core, CoreSettings, EngineError, Input, Outcome, Output, Request, Response, Unparking};
+use event_store::{Batch, LogReader, LogWriter, Shards, StoreError, StreamId};
+use messages::{Parcel, Transport};
 use sagas::ProviderCall;
 use uuid::Uuid;
 
@@ -35,6 +41,8 @@ const QUIESCENCE: i64 = 20 * DAY;
 const CALL_TIMEOUT: i64 = 5 * SECOND;
 /// More crashes than these tell nothing new.
 const MOST_CRASHES: u64 = 12;
+/// Nor do more than these of each shard, where there are several.
+const MOST_CRASHES_OF_A_SHARD: u64 = 8;
 /// How often the operator looks at most.
 const MOST_ROUNDS: u32 = 12;
 const INSTANCE: Uuid = Uuid::from_u128(7);
@@ -79,10 +87,16 @@ enum Happening {
     Outcome(u32, Uuid, Box<Outcome>),
     /// The money of a charge is taken, long after it was asked for.
     Land(Box<ProviderCall>),
-    /// A process starts.
-    Start,
-    /// Another process takes the shard over.
-    TakeOver,
+    /// A process starts, for this shard.
+    Start(u16),
+    /// Another process takes this shard over.
+    TakeOver(u16),
+    /// This shard's process ends, and is away for so long.
+    Down(u16, i64),
+    /// A message between shards arrives.
+    Deliver(Box<Parcel>),
+    /// Whatever carries the messages loses all that it holds.
+    TransportFails,
     /// A process that was taken over wakes up.
     Thaw(u32),
     /// The clock jumps.
@@ -91,13 +105,16 @@ enum Happening {
     Project,
     /// An operator looks what needs a person.
     Operate,
+    /// An operator does this about all that is set aside.
+    UnparkAll(Unparking),
     /// From now on nothing goes wrong any more.
     Calm,
 }
 
-/// One process that writes the shard, or believes to.
+/// One process that writes a shard, or believes to.
 struct Process {
     id: u32,
+    shard: u16,
     core: Core<u64>,
     writer: Box<dyn LogWriter>,
     epoch: u64,
@@ -132,6 +149,8 @@ struct Ticket {
     ask: Option<usize>,
     process: u32,
     answered: bool,
+    /// How many prices, of all products, somebody had been told were changed when this was asked.
+    prices_told: usize,
 }
 
 /// How far somebody is with what they ask.
@@ -145,6 +164,7 @@ struct Patience {
 
 /// The whole of it.
 pub(crate) struct World {
+    pub(crate) shards: Shards,
     script: Script,
     crashes: Crashes,
     /// How many edges there were since the last crash that was planned.
@@ -162,8 +182,14 @@ pub(crate) struct World {
     pub(crate) disk: Disk,
     pub(crate) provider: Provider,
     processes: Vec<Process>,
-    current: Option<u32>,
+    /// Who serves each shard.
+    current: Vec<Option<u32>>,
+    /// Until when a shard stays away.
+    away: Vec<i64>,
     started: u32,
+    transport: Transport,
+    /// What somebody was told about products, in order: whose version is at least what.
+    prices_told: Vec<(usize, u64)>,
     tickets: Vec<Ticket>,
     patience: Vec<Patience>,
     waiting_for: BTreeMap<usize, Vec<usize>>,
@@ -171,7 +197,6 @@ pub(crate) struct World {
     pub(crate) outside: Outside,
     pub(crate) views: Projector,
     projecting: bool,
-    published: u64,
     pub(crate) injected: Injected,
     pub(crate) figures: Figures,
     pub(crate) story: Story,
@@ -182,8 +207,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(script: Script, crashes: Crashes, mut chance: Chance, told: bool) -> Self {
+    pub(crate) fn new(script: Script, shards: Shards, crashes: Crashes, mut chance: Chance, told: bool) -> Self {
         let faults = &script.faults;
+        let count = usize::from(shards.count());
         let honest_clock = faults.clock_jumps.is_empty();
         let down = faults.provider_down.iter().map(|(from, to)| (START + from, START + to)).collect();
         Self {
@@ -202,27 +228,32 @@ impl World {
             queue: BTreeMap::new(),
             queued: 0,
             processes: Vec::new(),
-            current: None,
+            current: vec![None; count],
+            away: vec![i64::MIN; count],
             started: 0,
+            transport: Transport::new(shards),
+            prices_told: Vec::new(),
             tickets: Vec::new(),
             waiting_for: BTreeMap::new(),
             totals: BTreeMap::new(),
             outside: Outside::default(),
-            views: Projector::new(),
+            views: Projector::new(shards),
             projecting: false,
-            published: 0,
             injected: Injected::default(),
             figures: Figures::default(),
             story: Story::new(told),
             failure: None,
             rounds: 0,
+            shards,
             script,
         }
     }
 
     /// Opens the shop, lets everything happen, and waits until nothing is left to do.
     pub(crate) fn run(&mut self) {
-        self.start();
+        for shard in self.shards.all() {
+            self.start(shard);
+        }
         self.open_shop();
         self.happen();
         self.begin();
@@ -245,8 +276,21 @@ impl World {
                 self.later(at, Happening::Ask(number));
             }
         }
-        for at in self.script.faults.take_overs.clone() {
-            self.later(at, Happening::TakeOver);
+        for (at, shard) in self.script.faults.take_overs.clone() {
+            self.later(at, Happening::TakeOver(shard));
+        }
+        for (at, shard, away) in self.script.faults.downs.clone() {
+            self.later(at, Happening::Down(shard, away));
+        }
+        for (from, _) in self.script.faults.transport_down.clone() {
+            self.later(from, Happening::TransportFails);
+        }
+        for (at, how) in self.script.unparkings.clone() {
+            self.later(at, Happening::UnparkAll(how));
+        }
+        self.transport.begin(self.now);
+        if self.several_shards() {
+            self.provider.away_later(self.now - START);
         }
         for (at, by) in self.script.faults.clock_jumps.clone() {
             self.later(at, Happening::ClockJump(by));
@@ -346,12 +390,19 @@ impl World {
                 self.note(2, order as u64, || format!("provider  takes the money of order {order}, late"));
                 self.provider.land(self.now, &call);
             }
-            Happening::Start => {
-                if self.current.is_none() {
-                    self.start();
+            Happening::Start(shard) => {
+                let (serves, away) = (self.current[usize::from(shard)], self.away[usize::from(shard)]);
+                if serves.is_none() && away > self.now {
+                    self.later(away - self.now, Happening::Start(shard));
+                } else if serves.is_none() {
+                    self.start(shard);
                 }
             }
-            Happening::TakeOver => self.take_over(),
+            Happening::TakeOver(shard) => self.take_over(shard),
+            Happening::Down(shard, away) => self.down(shard, away),
+            Happening::Deliver(parcel) => self.deliver(*parcel),
+            Happening::TransportFails => self.transport_fails(),
+            Happening::UnparkAll(how) => self.unpark_all(how),
             Happening::Thaw(id) => self.thaw(id),
             Happening::ClockJump(by) => self.clock_jump(by),
             Happening::Project => self.project(),
@@ -362,6 +413,43 @@ impl World {
 
     fn process(&mut self, id: u32) -> Option<&mut Process> {
         self.processes.iter_mut().find(|process| process.id == id)
+    }
+
+    /// Who serves a shard.
+    fn serves(&self, shard: u16) -> Option<u32> {
+        self.current.get(usize::from(shard)).copied().flatten()
+    }
+
+    fn serving(&self, id: u32) -> bool {
+        self.current.contains(&Some(id))
+    }
+
+    fn several_shards(&self) -> bool {
+        self.shards != Shards::ONE
+    }
+
+    /// The shard that keeps an aggregate.
+    fn home(&self, kind: Kind, id: Uuid) -> u16 {
+        self.shards.of(kind.key(id))
+    }
+
+    /// The shard that answers this.
+    fn home_of(&self, what: &What) -> u16 {
+        match what {
+            What::SetAside { shard } | What::Unpark { shard, .. } => *shard,
+            what => {
+                let (kind, id) = clients::target(what);
+                self.home(kind, id)
+            }
+        }
+    }
+
+    fn name_of_shard(&self, shard: u16) -> String {
+        if self.several_shards() {
+            format!("shard {shard}")
+        } else {
+            "the shard".to_owned()
+        }
     }
 
     // Processes: they start, take steps, and end.
@@ -376,24 +464,29 @@ impl World {
             stuck_after: micros(shape.stuck_after),
         };
         let mut settings = CoreSettings::new(processes, jiff::tz::TimeZone::UTC, clients::represent);
+        settings.shards = self.shards;
         settings.cache = shape.cache;
         settings.cascade = shape.cascade;
         settings.batch = shape.batch;
         settings
     }
 
-    fn start(&mut self) {
-        let opening = self.started == 0;
+    fn start(&mut self, shard: u16) {
+        let opening = self.started < u32::from(self.shards.count());
         self.started += 1;
         let id = self.started;
         let mut writer: Box<dyn LogWriter> = Box::new(self.disk.clone());
-        let head = match writer.take(0, INSTANCE, self.system_time()) {
+        let head = writer
+            .found(self.shards)
+            .and_then(|_| writer.take(shard, INSTANCE, self.system_time()));
+        let head = match head {
             Ok(head) => head,
             Err(error) => return self.fail("the shard can be taken", error.to_string()),
         };
         let (epoch, recorded_at) = (head.epoch, head.recorded_at);
-        self.note(3, epoch, || format!("process {id} takes the shard, epoch {epoch}"));
-        if self.edge(None) {
+        let name = self.name_of_shard(shard);
+        self.note(3, epoch, || format!("process {id} takes {name}, epoch {epoch}"));
+        if self.edge_of_start(shard) {
             return;
         }
         if self.strikes(self.script.faults.reads) {
@@ -406,12 +499,12 @@ impl World {
             Err(StoreError::Unavailable(_)) => {
                 self.disk.failed_reads();
                 self.fault(Fault::StartFailed);
-                self.later(SECOND, Happening::Start);
+                self.later(SECOND, Happening::Start(shard));
                 return;
             }
             Err(error) => return self.fail("the log can be opened", error.to_string()),
         };
-        if self.edge(None) {
+        if self.edge_of_start(shard) {
             return;
         }
         if !opening {
@@ -420,9 +513,10 @@ impl World {
             self.views.miss();
             self.project_soon();
         }
-        self.current = Some(id);
+        self.current[usize::from(shard)] = Some(id);
         self.processes.push(Process {
             id,
+            shard,
             core,
             writer,
             epoch,
@@ -436,19 +530,44 @@ impl World {
             stopped: false,
             idle_turns: 0,
         });
+        self.tell_of_products(shard);
         self.turn(id);
     }
 
     /// A place where the process may end. Says whether it has.
-    fn edge(&mut self, id: Option<u32>) -> bool {
+    fn edge(&mut self, id: u32) -> bool {
+        let crash = self.edge_crashes();
+        if crash {
+            self.crash(id);
+        }
+        crash
+    }
+
+    /// The same for a process that is starting.
+    fn edge_of_start(&mut self, shard: u16) -> bool {
+        let crash = self.edge_crashes();
+        if crash {
+            self.figures.crashes += 1;
+            self.fault(Fault::CrashStarting);
+            self.start_soon(shard);
+        }
+        crash
+    }
+
+    fn edge_crashes(&mut self) -> bool {
         if self.finale {
             return false;
         }
         self.edges_in_all += u64::from(!self.calm);
-        let crash = match &mut self.crashes {
+        match &mut self.crashes {
             Crashes::ByChance => {
                 let rate = self.script.faults.crash;
-                self.figures.crashes < MOST_CRASHES && self.strikes(rate)
+                let most = if self.shards == Shards::ONE {
+                    MOST_CRASHES
+                } else {
+                    MOST_CRASHES_OF_A_SHARD * u64::from(self.shards.count())
+                };
+                self.figures.crashes < most && self.strikes(rate)
             }
             Crashes::At(edges) => {
                 let here = !self.calm && edges.first() == Some(&self.edges);
@@ -459,59 +578,59 @@ impl World {
                 }
                 here
             }
-        };
-        if crash {
-            self.crash(id);
         }
-        crash
     }
 
-    fn crash(&mut self, id: Option<u32>) {
-        self.figures.crashes += 1;
-        let index = id.and_then(|id| self.processes.iter().position(|process| process.id == id));
-        let Some(index) = index else {
-            self.fault(Fault::CrashStarting);
-            return self.start_soon();
-        };
-        let process = self.processes.remove(index);
-        let id = process.id;
-        self.note(4, u64::from(id), || format!("process {id} CRASHES"));
-        match process.in_flight {
-            Some((batch, fate)) => self.crash_in_flight(&batch, fate),
-            None => self.fault(Fault::CrashIdle),
-        }
-        if self.current == Some(id) {
-            self.current = None;
-            self.start_soon();
+    fn crash(&mut self, id: u32) {
+        self.crash_one(id);
+        if self.several_shards() && self.strikes(self.script.faults.all_at_once) {
+            self.fault(Fault::CrashTogether);
+            let others: Vec<_> = self.processes.iter().map(|process| process.id).collect();
+            for other in others {
+                self.crash_one(other);
+            }
         }
         if let Err(what) = self.outside.compare(self.disk.durable()) {
             self.fail("what was acknowledged is in the log after a crash", what);
         }
     }
 
-    fn start_soon(&mut self) {
-        let longest = self.script.faults.away.max(SECOND);
-        let away = self.takes(SECOND, 1_000, longest);
-        self.later(away, Happening::Start);
+    fn crash_one(&mut self, id: u32) {
+        let Some(index) = self.processes.iter().position(|process| process.id == id) else {
+            return;
+        };
+        self.figures.crashes += 1;
+        let process = self.processes.remove(index);
+        self.note(4, u64::from(id), || format!("process {id} CRASHES"));
+        match process.in_flight {
+            Some((batch, fate)) => self.crash_in_flight(&batch, fate),
+            None => self.fault(Fault::CrashIdle),
+        }
+        self.replace(id, process.shard);
     }
 
-    /// The batch in flight survives whole, is lost, or is torn.
-    fn crash_in_flight(&mut self, batch: &Batch, fate: Fate) {
-        let may_survive = matches!(fate, Fate::Written | Fate::UnknownWritten | Fate::Failed { survives: true });
-        let by_script = matches!(self.crashes, Crashes::At(_));
-        let choice = if may_survive && !by_script { self.chance.below(3) } else { 0 };
-        match choice {
-            1 => {
-                let survived = self.disk.write(&[batch]).is_ok();
-                self.fault(if survived { Fault::CrashSurvived } else { Fault::CrashLost });
-            }
-            2 => {
-                let rows = self.chance.index(batch.events.len() + 1);
-                let whole = self.disk.recover_torn(batch, rows);
-                self.fault(if whole { Fault::CrashSurvived } else { Fault::CrashTorn });
-            }
-            _ => self.fault(Fault::CrashLost),
+    /// A process that served is gone: another one starts.
+    fn replace(&mut self, id: u32, shard: u16) {
+        if self.serves(shard) == Some(id) {
+            self.current[usize::from(shard)] = None;
+            self.start_soon(shard);
         }
+    }
+
+    fn start_soon(&mut self, shard: u16) {
+        let longest = self.script.faults.away.max(SECOND);
+        let away = self.takes(SECOND, 1_000, longest);
+        self.later(away, Happening::Start(shard));
+    }
+
+    /// A shard goes away for a while, and the others go on.
+    fn down(&mut self, shard: u16, away: i64) {
+        let Some(id) = self.serves(shard).filter(|_| !self.calm) else {
+            return;
+        };
+        self.fault(Fault::ShardDown);
+        self.away[usize::from(shard)] = self.now + away;
+        self.crash(id);
     }
 
     /// The process takes a step now, or together with what else comes in soon.
@@ -591,12 +710,15 @@ impl World {
         }
         let Some(process) = self.process(id) else { return };
         process.stopped = true;
-        let ticket = u64::MAX;
-        let late = [
-            Input::Read(ticket, aggregates::Kind::Order, clients::order(0).uuid()),
-            Input::Watch(ticket, aggregates::Kind::Order, clients::order(0).uuid(), |_| true),
-        ];
+        let (ticket, shard) = (u64::MAX, process.shard);
         let reading = process.clock.0;
+        let late = [
+            Input::Read(ticket, Kind::Order, clients::order(0).uuid()),
+            Input::Watch(ticket, Kind::Order, clients::order(0).uuid(), |_| true),
+        ];
+        let message = self.transport.last_to(shard).map(|message| Input::Received(Box::new(message)));
+        let late: Vec<_> = late.into_iter().chain(message).collect();
+        let Some(process) = self.process(id) else { return };
         let outputs = process.core.step(Timestamp::from_micros(reading), late);
         let silent = outputs
             .iter()
@@ -608,11 +730,11 @@ impl World {
     }
 
     fn remove(&mut self, id: u32) {
-        self.processes.retain(|process| process.id != id);
-        if self.current == Some(id) {
-            self.current = None;
-            self.start_soon();
-        }
+        let Some(index) = self.processes.iter().position(|process| process.id == id) else {
+            return;
+        };
+        let shard = self.processes.remove(index).shard;
+        self.replace(id, shard);
     }
 
     fn plan_wake(&mut self, id: u32) {
@@ -658,8 +780,8 @@ impl World {
         }
     }
 
-    fn take_over(&mut self) {
-        let Some(former) = self.current.filter(|_| !self.calm) else {
+    fn take_over(&mut self, shard: u16) {
+        let Some(former) = self.serves(shard).filter(|_| !self.calm) else {
             return;
         };
         let frozen = self.chance.span(1_000, HOUR);
@@ -669,8 +791,8 @@ impl World {
         }
         self.fault(Fault::TakenOver);
         self.later(frozen, Happening::Thaw(former));
-        self.current = None;
-        self.start();
+        self.current[usize::from(shard)] = None;
+        self.start(shard);
     }
 
     /// The former writer goes on as if nothing had happened, until it is told.
@@ -693,7 +815,7 @@ impl World {
         if process.in_flight.is_some() {
             return;
         }
-        if let Err(error) = process.writer.heartbeat(0, process.epoch, now) {
+        if let Err(error) = process.writer.heartbeat(process.shard, process.epoch, now) {
             process.inbox.push(Input::Committed(Err(error)));
             process.must_stop = true;
             self.fault(Fault::Fenced);
@@ -721,18 +843,21 @@ impl World {
     /// An operator looks at what needs a person, and acts: on what is set aside first, then on the orders.
     fn operate(&mut self) {
         self.rounds += 1;
-        let parked = self.disk.durable().parked(0, usize::MAX).unwrap_or_default();
-        let mut asks = vec![(What::SetAside, false)];
-        for parked in parked {
-            // A request's sender was told that it failed; only what the shop itself wanted is tried again.
-            // What is still refused after some days has been overtaken by what was done about its order.
-            let own = parked.input.contains(r#""origin""#);
-            let how = if own && self.rounds <= 4 {
-                Unparking::Retried
-            } else {
-                Unparking::Dropped
-            };
-            asks.push((What::Unpark { id: parked.id, how }, false));
+        let mut asks = Vec::new();
+        for shard in self.shards.all() {
+            asks.push((What::SetAside { shard }, false));
+            for parked in self.disk.durable().parked(shard, usize::MAX).unwrap_or_default() {
+                // A request's sender was told that it failed; only what the shop itself wanted is tried again.
+                // What is still refused after some days has been overtaken by what was done about its order.
+                let own = parked.input.contains(r#""origin""#);
+                let how = if own && self.rounds <= 4 {
+                    Unparking::Retried
+                } else {
+                    Unparking::Dropped
+                };
+                let id = parked.id;
+                asks.push((What::Unpark { shard, id, how }, false));
+            }
         }
         let orders: Vec<_> = self.script.asks.iter().filter_map(|ask| order_number(&ask.what)).collect();
         let orders: BTreeSet<_> = orders.into_iter().collect();
@@ -745,15 +870,29 @@ impl World {
                 asks.push((What::Operate { order, how }, true));
             }
         }
-        let idle = asks.len() == 1;
+        let idle = asks.len() == self.current.len();
         for (what, keyed) in asks {
-            let number = self.script.ask(0, None, what, keyed);
-            self.patience.push(Patience::default());
-            self.later(0, Happening::Ask(number));
+            self.ask_now(what, keyed);
         }
         if self.rounds < MOST_ROUNDS && !(idle && self.calm) {
             let next = self.takes(DAY, HOUR, DAY);
             self.later(next, Happening::Operate);
+        }
+    }
+
+    fn ask_now(&mut self, what: What, keyed: bool) {
+        let number = self.script.ask(0, None, what, keyed);
+        self.patience.push(Patience::default());
+        self.later(0, Happening::Ask(number));
+    }
+
+    /// An operator does the same about all that is set aside.
+    fn unpark_all(&mut self, how: Unparking) {
+        for shard in self.shards.all() {
+            for parked in self.disk.durable().parked(shard, usize::MAX).unwrap_or_default() {
+                let id = parked.id;
+                self.ask_now(What::Unpark { shard, id, how }, false);
+            }
         }
     }
 
@@ -774,139 +913,13 @@ impl World {
             Output::Commit(batch) => self.commit(id, batch),
             Output::Answer(ticket, result) => self.answer(id, ticket, result),
             Output::Call(effect, call) => self.call(id, effect, call),
-            Output::Publish(events) => self.publish(events),
+            Output::Publish(events) => self.publish(id, events),
+            Output::Send(message) => self.send(id, *message),
             Output::Stop { reason } => {
                 self.note(6, u64::from(id), || format!("process {id} stops by itself: {reason}"));
                 self.fail("nothing stops a process but a fence or its disk", reason);
             }
         }
-    }
-
-    fn commit(&mut self, id: u32, batch: Arc<Batch>) {
-        if self.finale {
-            return self.fail("a repeat changes nothing", format!("{batch:?}"));
-        }
-        if self.process(id).is_some_and(|process| process.in_flight.is_some()) {
-            return self.fail("at most one commit is under way", format!("process {id}"));
-        }
-        // It is given out, and nothing of it reaches the disk.
-        if self.edge(Some(id)) {
-            return;
-        }
-        let (fate, takes) = self.fate(&batch);
-        let (first, last) = (batch.first_position, batch.last_position());
-        self.note(9, u64::from(batch.hash[0]), || {
-            let names: Vec<_> = batch.events.iter().map(|event| &*event.event_type).collect();
-            format!(
-                "process {id} commits {first}..={last}, {} records: {}",
-                batch.records.len(),
-                names.join(" ")
-            )
-        });
-        if let Some(process) = self.process(id) {
-            process.in_flight = Some((batch, fate));
-        }
-        self.later(takes, Happening::Committed(id));
-        // It is on its way to the disk; where a script has the crash, that is the edge before or the one after.
-        if matches!(self.crashes, Crashes::ByChance) {
-            self.edge(Some(id));
-        }
-    }
-
-    /// How a commit ends, and when.
-    fn fate(&mut self, batch: &Batch) -> (Fate, i64) {
-        if self.is_poisoned(batch) {
-            return (Fate::Refused, 500);
-        }
-        if self.calm {
-            return (Fate::Written, 500);
-        }
-        let faults = &self.script.faults;
-        let (not_written, unknown, disk, refused, slow) = (faults.not_written, faults.unknown, faults.disk, faults.refused, faults.slow);
-        let takes = self.takes(500, 30, 10_000);
-        if self.strikes(not_written) {
-            return (Fate::NotWritten, takes);
-        }
-        if self.strikes(unknown) {
-            let written = self.chance.per_mille(500);
-            return (if written { Fate::UnknownWritten } else { Fate::UnknownNotWritten }, takes);
-        }
-        if self.strikes(disk) {
-            let survives = self.chance.per_mille(500);
-            return (Fate::Failed { survives }, takes);
-        }
-        if self.strikes(refused) {
-            return (Fate::Refused, takes);
-        }
-        if self.strikes(slow) {
-            self.fault(Fault::SlowCommit);
-            return (Fate::Written, self.chance.span(SECOND / 20, 30 * SECOND));
-        }
-        (Fate::Written, takes)
-    }
-
-    /// Whether a batch holds what is refused whatever it comes with.
-    fn is_poisoned(&self, batch: &Batch) -> bool {
-        let poisoned = |poison: &String| batch.events.iter().any(|event| event.metadata.contains(poison.as_str()));
-        self.poison.as_ref().is_some_and(poisoned)
-    }
-
-    fn committed(&mut self, id: u32) {
-        let now = self.now;
-        let Some(process) = self.process(id) else { return };
-        if let Some(until) = process.frozen_until {
-            return self.later(until - now, Happening::Committed(id));
-        }
-        let Some((batch, fate)) = process.in_flight.take() else { return };
-        self.disk.decide(fate);
-        let Some(process) = self.process(id) else { return };
-        let result = process.writer.commit(&[&batch]);
-        self.disk.decide(Fate::Written);
-        let result = self.told(&batch, fate, result);
-        let hash = u64::from_le_bytes(batch.hash[..8].try_into().unwrap_or_default());
-        self.note(10, hash, || match &result {
-            Ok(()) => format!("disk      {}..={} is durable", batch.first_position, batch.last_position()),
-            Err(error) => format!("disk      {error}"),
-        });
-        if result.is_ok() {
-            self.figures.batches += 1;
-            // Durable, and its writer never hears of it.
-            if self.edge(Some(id)) {
-                return;
-            }
-        }
-        let must_stop = matches!(result, Err(CommitError::Fenced(_) | CommitError::Disk(_)));
-        if let Some(process) = self.process(id) {
-            process.must_stop |= must_stop;
-            process.inbox.push(Input::Committed(result));
-        }
-        if must_stop {
-            self.turn(id);
-        } else {
-            self.soon(id);
-        }
-    }
-
-    /// What the core is told of a commit: doubts are settled by the head, as the shell does it.
-    fn told(&mut self, batch: &Batch, fate: Fate, result: Result<(), CommitError>) -> Result<(), CommitError> {
-        match (&result, fate) {
-            (Err(CommitError::Fenced(_)), _) => self.fault(Fault::Fenced),
-            (_, Fate::NotWritten) => self.fault(Fault::NotWritten),
-            (_, Fate::UnknownWritten) => self.fault(Fault::UnknownWritten),
-            (_, Fate::UnknownNotWritten) => self.fault(Fault::UnknownNotWritten),
-            (_, Fate::Failed { .. }) => self.fault(Fault::DiskFailed),
-            (_, Fate::Refused) => {
-                let poisoned = self.is_poisoned(batch);
-                self.fault(if poisoned { Fault::Poisoned } else { Fault::Refused });
-            }
-            (_, Fate::Written) => {}
-        }
-        let Err(CommitError::Unknown(source)) = result else { return result };
-        // A doubtful batch that moves no head may be told as it is: what it held is read again.
-        if batch.events.is_empty() || fate == Fate::UnknownNotWritten && self.chance.per_mille(500) {
-            return Err(CommitError::Unknown(source));
-        }
-        after_doubt(self.disk.durable(), batch, CommitError::Unknown(source))
     }
 
     fn answer(&mut self, id: u32, ticket: u64, result: Result<Response, EngineError>) {
@@ -926,12 +939,15 @@ impl World {
         if let Err(what) = self.check_answer(number, &result) {
             return self.fail("no answer before it is durable", what);
         }
+        if let Err(what) = self.check_prices(ticket, number, &result) {
+            return self.fail("no order at a price that its buyer knew to be old", what);
+        }
         if let Err(what) = self.keep_answer(number, &result) {
             return self.fail("a repeat gets the same answer", what);
         }
         self.note(11, ticket, || format!("process {id} answers ask {number}: {}", shown(&result)));
         // The answer is ready, and nobody gets it.
-        if self.edge(Some(id)) {
+        if self.edge(id) {
             return;
         }
         if self.strikes(self.script.faults.answers) {
@@ -940,7 +956,7 @@ impl World {
             let takes = self.takes(1_000, 50, 50_000);
             self.later(takes, Happening::Heard(number, Box::new(result)));
         }
-        self.edge(Some(id));
+        self.edge(id);
     }
 
     /// What an answer stands on must be durable now.
@@ -949,11 +965,12 @@ impl World {
         let ask = &self.script.asks[number];
         let (kind, id) = clients::target(&ask.what);
         let stream = StreamId::new(kind.name(), id);
-        let head = log.head(0).ok().flatten().map_or(0, |head| head.position);
+        let shard = self.home_of(&ask.what);
+        let head = self.head(shard);
         match result {
             Err(_) | Ok(Response::State(None) | Response::Unparked(Err(_))) => Ok(()),
             Ok(Response::Parked(parked)) => {
-                let known = log.parked(0, usize::MAX).unwrap_or_default();
+                let known = log.parked(shard, usize::MAX).unwrap_or_default();
                 match parked.iter().find(|shown| known.iter().all(|known| known.id != shown.id)) {
                     Some(shown) => Err(format!("{} is shown as set aside, and is not", shown.id)),
                     None => Ok(()),
@@ -961,7 +978,7 @@ impl World {
             }
             Ok(Response::Unparked(Ok(()))) => {
                 let What::Unpark { id, .. } = ask.what else { return Ok(()) };
-                match log.parked_input(0, id) {
+                match log.parked_input(shard, id) {
                     Ok(None) => Ok(()),
                     _ => Err(format!("{id} is said to have come to its end, and has not")),
                 }
@@ -975,6 +992,9 @@ impl World {
             }
             Ok(Response::Reply(reply)) => {
                 let position = reply.answer.token.position;
+                if reply.answer.token.shard != shard {
+                    return Err(format!("ask {number} is answered for shard {}", reply.answer.token.shard));
+                }
                 if matches!(&ask.what, What::Place(basket) if basket.dry_run) {
                     let base = position.saturating_sub(reply.planned.len() as u64);
                     return if base <= head {
@@ -991,6 +1011,11 @@ impl World {
         }
     }
 
+    /// Where a shard's log stands durably.
+    fn head(&self, shard: u16) -> u64 {
+        self.disk.durable().head(shard).ok().flatten().map_or(0, |head| head.position)
+    }
+
     /// The answer is out: from now on it counts.
     fn keep_answer(&mut self, number: usize, result: &Result<Response, EngineError>) -> Result<(), String> {
         let ask = &self.script.asks[number];
@@ -998,6 +1023,9 @@ impl World {
             Ok(Response::Reply(reply)) => {
                 if matches!(&ask.what, What::Place(basket) if basket.dry_run) {
                     return Ok(());
+                }
+                if let (What::Price { product, .. } | What::Retire { product }, Ok(_)) = (&ask.what, &reply.answer.result) {
+                    self.prices_told.push((*product, reply.answer.version));
                 }
                 self.outside.keep(number, ask, &reply.answer, reply.replayed)
             }
@@ -1008,8 +1036,11 @@ impl World {
         }
     }
 
-    fn publish(&mut self, events: Arc<[Recorded]>) {
-        let head = self.disk.durable().head(0).ok().flatten().map_or(0, |head| head.position);
+    fn publish(&mut self, id: u32, events: Arc<[Recorded]>) {
+        let Some(shard) = self.process(id).map(|process| process.shard) else {
+            return;
+        };
+        let head = self.head(shard);
         let last = events.last().map_or(0, |event| event.position);
         if last > head {
             return self.fail("nothing is published before it is durable", format!("{last}, the log is at {head}"));
@@ -1021,7 +1052,7 @@ impl World {
         {
             return self.fail("what is published is without a gap", format!("up to {last}"));
         }
-        self.published = self.published.max(last);
+        self.tell_of_changes(shard, &events);
         let tail = self.script.faults.tail;
         if self.strikes(tail) {
             match self.chance.below(3) {
@@ -1032,18 +1063,18 @@ impl World {
                 }
                 1 => {
                     self.fault(Fault::TailDuplicated);
-                    self.views.offer(Arc::clone(&events));
-                    self.views.offer(events);
+                    self.views.offer(shard, Arc::clone(&events));
+                    self.views.offer(shard, events);
                 }
                 _ => {
-                    self.views.offer(events);
-                    if self.views.reorder() {
+                    self.views.offer(shard, events);
+                    if self.views.reorder(shard) {
                         self.fault(Fault::TailReordered);
                     }
                 }
             }
         } else {
-            self.views.offer(events);
+            self.views.offer(shard, events);
         }
         self.project_soon();
     }
@@ -1089,7 +1120,7 @@ impl World {
             format!("process {id} asks the provider: {name} of order {order}")
         });
         // The call is owed, and was not made.
-        if self.edge(Some(id)) {
+        if self.edge(id) {
             return;
         }
         let timeout = self.now + CALL_TIMEOUT;
@@ -1099,7 +1130,7 @@ impl World {
                 self.fault(Fault::CallLost);
                 let outcome = Box::new(unknown(&call, "no answer in time"));
                 self.later(CALL_TIMEOUT, Happening::Outcome(id, effect, outcome));
-                self.edge(Some(id));
+                self.edge(id);
                 return;
             }
             self.fault(Fault::CallDuplicated);
@@ -1108,7 +1139,7 @@ impl World {
         }
         self.later(takes, Happening::Call(id, effect, Box::new(call), timeout));
         // The call is made, and its answer finds nobody.
-        self.edge(Some(id));
+        self.edge(id);
     }
 
     fn call_arrives(&mut self, id: u32, effect: Uuid, call: &ProviderCall, timeout: i64) {
@@ -1167,7 +1198,7 @@ impl World {
         let Some(process) = self.process(id) else { return };
         process.inbox.push(Input::Outcome(effect, outcome));
         // The answer is there, and the process ends before it looks at it.
-        if self.edge(Some(id)) {
+        if self.edge(id) {
             return;
         }
         self.soon(id);
@@ -1222,13 +1253,16 @@ impl World {
     }
 
     fn arrive(&mut self, number: usize) {
-        let Some(mut id) = self.current else {
+        let shard = self.home_of(&self.script.asks[number].what);
+        let Some(mut id) = self.serves(shard) else {
             // Nobody listens: the connection is refused, and its patience is over sooner or later.
             return;
         };
-        if self.processes.len() > 1 && self.chance.per_mille(300) {
+        if let Some(former) = self.former(shard)
+            && self.chance.per_mille(300)
+        {
             self.fault(Fault::RequestToFormer);
-            id = self.processes[0].id;
+            id = former;
         }
         if self.script.asks[number].body > 0 {
             self.fault(Fault::OtherBody);
@@ -1247,10 +1281,17 @@ impl World {
             process.inbox.push(input);
         }
         // It has arrived, and was not looked at.
-        if self.edge(Some(id)) {
+        if self.edge(id) {
             return;
         }
         self.soon(id);
+    }
+
+    /// The oldest of those who write a shard, if there are several.
+    fn former(&self, shard: u16) -> Option<u32> {
+        let mut writers = self.processes.iter().filter(|process| process.shard == shard);
+        let first = writers.next()?;
+        writers.next().map(|_| first.id)
     }
 
     fn ticket(&mut self, ask: Option<usize>, process: u32) -> u64 {
@@ -1258,6 +1299,7 @@ impl World {
             ask,
             process,
             answered: false,
+            prices_told: self.prices_told.len(),
         });
         self.tickets.len() as u64 - 1
     }
@@ -1330,13 +1372,15 @@ impl World {
     /// Sends every request again that has a key and was answered: each gets its answer again, and nothing is recorded.
     pub(crate) fn repeat_everything(&mut self) {
         self.finale = true;
-        let Some(id) = self.current else {
+        if self.current.contains(&None) {
             return self.fail("somebody serves at the end", "no process");
-        };
+        }
         let asks: Vec<_> = self.outside.keyed().map(|(_, known)| known.ask).collect();
         let at = Timestamp::from_micros(self.system_time());
         let first = self.tickets.len();
         for number in asks {
+            let home = self.home_of(&self.script.asks[number].what);
+            let Some(id) = self.serves(home) else { continue };
             let ticket = self.ticket(Some(number), id);
             let ask = &self.script.asks[number];
             let owner = order_number(&ask.what).map_or(AccountId::default(), |order| self.owner(order));
@@ -1346,7 +1390,9 @@ impl World {
                 process.inbox.push(input);
             }
         }
-        self.turn(id);
+        for id in self.current.clone().into_iter().flatten() {
+            self.turn(id);
+        }
         self.happen();
         if let Some(ticket) = (first..self.tickets.len()).find(|ticket| !self.tickets[*ticket].answered) {
             self.fail(
@@ -1358,7 +1404,7 @@ impl World {
 
     /// Who still waits for an answer of the process that serves.
     pub(crate) fn unanswered(&self) -> Vec<usize> {
-        let waits = |ticket: &&Ticket| !ticket.answered && Some(ticket.process) == self.current;
+        let waits = |ticket: &&Ticket| !ticket.answered && self.serving(ticket.process);
         self.tickets.iter().filter(waits).filter_map(|ticket| ticket.ask).collect()
     }
 
@@ -1375,9 +1421,34 @@ impl World {
         self.script.core.cascade < 100
     }
 
+    /// Whether an operator can have done what could not be done at first, and was done otherwise meanwhile.
+    pub(crate) fn takes_up_later(&self) -> bool {
+        self.script.faults.poisoned.is_some()
+    }
+
     /// Whether the clock jumped between what was asked and what was recorded of it.
     pub(crate) fn clock_jumped(&self) -> bool {
         !self.script.faults.clock_jumps.is_empty()
+    }
+
+    /// Where all want one of the same: how many there are, and how many are wanted. None where something else has come between.
+    pub(crate) fn rush(&self, states: &rustc_hash::FxHashMap<(Kind, Uuid), State>) -> Option<(u64, u64)> {
+        if !self.script.rush || self.script.faults.poisoned.is_some() {
+            return None;
+        }
+        let (stock, _) = *self.script.products.first()?;
+        let mut placed = 0;
+        for state in states.values() {
+            let State::Order(order) = state else { continue };
+            // What one body of a key asks for two of is another rush.
+            let one = order.lines().iter().all(|line| line.quantity.get() == 1);
+            let code = order.failure().map(|(code, _)| code);
+            if !one || code.is_some_and(|code| code != aggregates::FailureCode::OutOfStock) {
+                return None;
+            }
+            placed += 1;
+        }
+        Some((stock?, placed))
     }
 
     pub(crate) fn what(&self, ask: usize) -> &What {
@@ -1399,7 +1470,6 @@ impl World {
     // Before it begins.
 
     fn open_shop(&mut self) {
-        let Some(id) = self.current else { return };
         let mut commands = Vec::new();
         for (number, (stock, price)) in self.script.products.iter().enumerate() {
             let create = ProductCommand::Create {
@@ -1432,6 +1502,8 @@ impl World {
             }
         }
         for command in commands {
+            let (kind, target) = command.target();
+            let Some(id) = self.serves(self.home(kind, target)) else { return };
             let ticket = self.ticket(None, id);
             let cause = Cause {
                 actor: Actor::System,

@@ -3,7 +3,7 @@
 use std::{fs, io::Write as _, process::Command};
 
 use simulation::{
-    Figures,
+    Figures, Shards,
     pieces::{self, Piece},
     run,
 };
@@ -47,9 +47,22 @@ fn a_run_that_is_taken_up_again_adds_up() {
         added.add(&piece.figures);
     }
     for seed in 0..30 {
-        one_by_one.add(&run(seed, false).figures);
+        one_by_one.add(&run(seed, Shards::ONE, false).figures);
     }
     assert_eq!(added, one_by_one);
+}
+
+#[test]
+fn a_piece_of_other_shards_is_another_piece() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let path = scratch.path().join("figures.jsonl");
+    let out = path.to_str().expect("a path");
+    for shards in ["1", "4", "4"] {
+        simulate(&["--seeds", "10", "--piece", "10", "--shards", shards, "--out", out, "--resume"]);
+    }
+    let pieces = pieces::read(&path).expect("pieces");
+    assert_eq!(pieces.iter().map(|piece| piece.shards).collect::<Vec<_>>(), [1, 4]);
+    assert!(pieces[0].figures.messages == 0 && pieces[1].figures.messages > 0);
 }
 
 #[test]
@@ -59,4 +72,6 @@ fn one_seed_tells_its_story() {
         story.contains("process 1 takes the shard") && story.contains("is durable"),
         "{story}"
     );
+    let story = simulate(&["--seed", "3", "--shards", "4"]);
+    assert!(story.contains("process 4 takes shard 3") && story.contains("its answer"), "{story}");
 }

@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use crate::{
     Invariant, Place, Report,
-    shapes::{Advanced, Anything, Metadata},
-    waiting::Shard,
+    layout::{Log, Shard},
+    seen::Sights,
+    shapes::{Advanced, Anything, Metadata, Seen},
 };
 
 /// How many batches are read at once.
@@ -18,13 +19,16 @@ const PAGE: usize = 1_000;
 /// How many rows outside every shard are named.
 const MOST_STRAYS: usize = 100;
 
+/// How many causes that may stand in a shard that is not read yet are kept, of those whose ids do not say where they stand.
+const MOST_UNKNOWN: usize = 10_000;
+
 /// The versions of payloads that this version reads.
 const VERSION: &str = "1.0.0";
 
 /// What is known of all logs so far.
 pub(crate) struct Chain<'a> {
     hashes: bool,
-    heads: Vec<(u16, u64)>,
+    heads: FxHashMap<u16, Reach>,
     log_id: Uuid,
     kinds: Vec<Box<str>>,
     /// The last version of each stream.
@@ -33,7 +37,21 @@ pub(crate) struct Chain<'a> {
     ids: FxHashMap<Uuid, (u16, u64)>,
     /// By shard: from which position on which epoch wrote.
     epochs: FxHashMap<u16, Vec<(u64, u64)>>,
+    /// Causes in shards that were not read yet, by shard and the epoch that their ids name: the first and the last of their positions. An
+    /// epoch wrote from one position on to another, so those between say no more.
+    foreign: FxHashMap<(u16, u64), (u64, u64)>,
+    /// Causes that are not known yet, and where they are named.
+    unknown: Vec<(Uuid, Place)>,
+    sights: Sights,
     now: Option<Current<'a>>,
+}
+
+/// How far a shard's log reaches.
+struct Reach {
+    /// Up to here it is read.
+    to: u64,
+    /// As far as it is known to be by now.
+    now: u64,
 }
 
 /// The shard that is being read.
@@ -65,15 +83,22 @@ struct Open {
 }
 
 impl<'a> Chain<'a> {
-    pub(crate) fn new(shards: &[Shard], hashes: bool) -> Self {
+    pub(crate) fn new(log: &Log, hashes: bool) -> Self {
+        let reach = |Shard { head, .. }: &Shard| {
+            let (to, now) = (head.position, head.position);
+            (head.shard, Reach { to, now })
+        };
         Self {
             hashes,
-            heads: shards.iter().map(|shard| (shard.head.shard, shard.head.position)).collect(),
-            log_id: shards.first().map_or(Uuid::nil(), |shard| shard.head.log_id),
+            heads: log.shards.iter().map(reach).collect(),
+            log_id: log.log_id().unwrap_or_default(),
             kinds: Vec::new(),
             versions: FxHashMap::default(),
             ids: FxHashMap::default(),
             epochs: FxHashMap::default(),
+            foreign: FxHashMap::default(),
+            unknown: Vec::new(),
+            sights: Sights::new(log),
             now: None,
         }
     }
@@ -132,7 +157,8 @@ impl<'a> Chain<'a> {
         let epoch = now.open.as_ref().map(|open| open.epoch);
         self.id(event, epoch, report);
         self.version(event, report);
-        Ok(self.contents(event, report))
+        self.sights.event(event, report);
+        self.contents(event, report)
     }
 
     fn version(&mut self, event: &Event, report: &mut Report) {
@@ -182,7 +208,7 @@ impl<'a> Chain<'a> {
                 Place::event(event),
                 format!("an event id is unique: this one is that of {}/{}", made.shard, made.position),
             );
-        } else if epoch.is_some_and(|epoch| epoch & 0xfff != made.epoch) {
+        } else if epoch.is_some_and(|epoch| epoch & EPOCH != made.epoch) {
             report.add(
                 Invariant::Fencing,
                 Place::event(event),
@@ -196,7 +222,7 @@ impl<'a> Chain<'a> {
     }
 
     /// What every event holds, whatever it says.
-    fn contents<'e>(&self, event: &'e Event, report: &mut Report) -> Option<Metadata<'e>> {
+    fn contents<'e>(&mut self, event: &'e Event, report: &mut Report) -> Result<Option<Metadata<'e>>, StoreError> {
         let mut wrong = |what: String| {
             report.add(Invariant::Chain, Place::event(event), what);
         };
@@ -208,14 +234,14 @@ impl<'a> Chain<'a> {
             Ok(name) => wrong(format!("the event is a {:?}, and its payload a {name:?}", event.event_type)),
             Err(error) => {
                 wrong(format!("the payload cannot be read: {error}"));
-                return None;
+                return Ok(None);
             }
         }
         let metadata: Metadata<'e> = match serde_json::from_str(&event.metadata) {
             Ok(metadata) => metadata,
             Err(error) => {
                 wrong(format!("the metadata cannot be read: {error}"));
-                return Some(Metadata::default());
+                return Ok(Some(Metadata::default()));
             }
         };
         match metadata.correlation.as_deref().map(Uuid::try_parse) {
@@ -224,7 +250,7 @@ impl<'a> Chain<'a> {
         }
         match metadata.causation.as_deref() {
             Some(cause) => {
-                if let Err(what) = self.cause(event, cause) {
+                if let Err(what) = self.cause(event, cause)? {
                     wrong(format!("the cause comes before what it causes: {what}"));
                 }
             }
@@ -232,31 +258,73 @@ impl<'a> Chain<'a> {
             None => {}
         }
         if event.stream.kind == "purchase" {
-            self.seen(event, report);
+            self.seen(event, report)?;
         }
-        Some(metadata)
+        Ok(Some(metadata))
     }
 
-    fn cause(&self, event: &Event, cause: &str) -> Result<(), String> {
+    fn cause(&mut self, event: &Event, cause: &str) -> Result<Result<(), String>, StoreError> {
         let Ok(cause) = Uuid::try_parse(cause) else {
-            return Err(format!("{cause:?} is no id"));
+            return Ok(Err(format!("{cause:?} is no id")));
         };
         let Some(made) = Made::of(cause) else {
-            return match self.ids.get(&cause) {
-                Some((shard, position)) if *shard != event.shard || *position < event.position => Ok(()),
-                _ => Err(format!("{cause} is not known by then")),
-            };
+            return Ok(self.known_by_itself(event, cause));
         };
-        let to = self.heads.iter().find(|(shard, _)| *shard == made.shard).map_or(0, |(_, to)| *to);
-        let before = made.position >= 1 && made.position <= to && (made.shard != event.shard || made.position < event.position);
-        let wrote = self.epoch_at(made.shard, made.position);
         if made.log != self.log_id.as_bytes()[..4] {
-            Err(format!("{cause} is of another log"))
-        } else if !before || wrote.is_some_and(|epoch| epoch & 0xfff != made.epoch) {
-            Err(format!("{cause} is that of {}/{}", made.shard, made.position))
-        } else {
-            Ok(())
+            return Ok(Err(format!("{cause} is of another log")));
         }
+        let elsewhere = || Ok(Err(format!("{cause} is that of {}/{}", made.shard, made.position)));
+        if made.position < 1 {
+            return elsewhere();
+        }
+        if made.shard != event.shard {
+            // What was recorded since this began is not read.
+            match self.reaches(&made)? {
+                None => return elsewhere(),
+                Some(false) => return Ok(Ok(())),
+                Some(true) => {}
+            }
+        } else if made.position >= event.position {
+            return elsewhere();
+        }
+        match self.epoch_at(made.shard, made.position) {
+            Some(epoch) if epoch & EPOCH != made.epoch => return elsewhere(),
+            // That shard is not read yet.
+            None if made.shard != event.shard => {
+                let place = made.position;
+                let known = self.foreign.entry((made.shard, made.epoch)).or_insert((place, place));
+                *known = (known.0.min(place), known.1.max(place));
+            }
+            Some(_) | None => {}
+        }
+        Ok(Ok(()))
+    }
+
+    /// A cause whose id does not say where it stands.
+    fn known_by_itself(&mut self, event: &Event, cause: Uuid) -> Result<(), String> {
+        match self.ids.get(&cause) {
+            Some((shard, position)) if *shard != event.shard || *position < event.position => Ok(()),
+            // It may stand in a shard that is read later.
+            None if self.heads.len() > 1 && self.unknown.len() < MOST_UNKNOWN => {
+                self.unknown.push((cause, Place::event(event)));
+                Ok(())
+            }
+            _ => Err(format!("{cause} is not known by then")),
+        }
+    }
+
+    /// Whether the place in another shard where this id was made is read; none when the log has not come to it.
+    fn reaches(&mut self, made: &Made) -> Result<Option<bool>, StoreError> {
+        let Some(reach) = self.heads.get_mut(&made.shard) else {
+            return Ok(None);
+        };
+        if made.position > reach.now
+            && let Some(now) = &self.now
+        {
+            // Recorded since this began, perhaps.
+            reach.now = now.reader.head(made.shard)?.map_or(reach.now, |head| head.position.max(reach.now));
+        }
+        Ok((made.position <= reach.now).then_some(made.position <= reach.to))
     }
 
     /// Which epoch wrote this position, if that shard was read so far.
@@ -266,7 +334,7 @@ impl<'a> Chain<'a> {
         epochs.get(after.checked_sub(1)?).map(|(_, epoch)| *epoch)
     }
 
-    fn seen(&self, event: &Event, report: &mut Report) {
+    fn seen(&mut self, event: &Event, report: &mut Report) -> Result<(), StoreError> {
         let advanced: Advanced = match serde_json::from_str(&event.payload) {
             Ok(advanced) => advanced,
             Err(error) => {
@@ -275,7 +343,7 @@ impl<'a> Chain<'a> {
                     Place::event(event),
                     format!("the payload cannot be read: {error}"),
                 );
-                return;
+                return Ok(());
             }
         };
         if advanced.seen.len() != advanced.steps.len() {
@@ -289,15 +357,22 @@ impl<'a> Chain<'a> {
                 ),
             );
         }
-        if let Some(seen) = advanced.seen.iter().find(|seen| !(1..event.position).contains(*seen))
-            && self.heads.len() == 1
-        {
-            report.add(
-                Invariant::Chain,
-                Place::event(event),
-                format!("it has seen position {seen}, which does not come before it"),
-            );
+        for seen in advanced.seen {
+            match seen {
+                Seen::Here(position) if (1..event.position).contains(&position) => {}
+                Seen::Here(position) => report.add(
+                    Invariant::Chain,
+                    Place::event(event),
+                    format!("it has seen position {position}, which does not come before it"),
+                ),
+                Seen::There(place) => {
+                    if let Some(now) = &self.now {
+                        self.sights.saw(event, place, now.reader, report)?;
+                    }
+                }
+            }
         }
+        Ok(())
     }
 
     /// The shard is read: whether its end is where the head says.
@@ -311,6 +386,7 @@ impl<'a> Chain<'a> {
             now.advance_to(head.position, self.hashes, &mut self.epochs, report)?;
         }
         now.close(self.hashes, report);
+        self.sights.end_of_shard(head.shard, report);
         let place = || Place::at(head.shard, now.began.max(1).min(head.position), head.position);
         let (last, hash, epoch) = now.before;
         if last != head.position {
@@ -345,7 +421,32 @@ impl<'a> Chain<'a> {
         }
         Ok(())
     }
+
+    /// All shards are read: whether what was said of shards that were read later is so.
+    pub(crate) fn finish(&mut self, report: &mut Report) {
+        let mut foreign: Vec<_> = std::mem::take(&mut self.foreign).into_iter().collect();
+        foreign.sort_unstable();
+        for ((shard, epoch), (first, last)) in foreign {
+            for position in [first, last] {
+                let wrote = self.epoch_at(shard, position);
+                if let Some(wrote) = wrote.filter(|wrote| wrote & EPOCH != epoch) {
+                    let what = format!("what caused something in another shard was made by epoch {epoch}, and epoch {wrote} wrote here");
+                    report.add(Invariant::Chain, Place::at(shard, position, position), what);
+                    break;
+                }
+            }
+        }
+        for (cause, place) in std::mem::take(&mut self.unknown) {
+            if !self.ids.contains_key(&cause) {
+                let what = format!("the cause comes before what it causes: {cause} is in no shard");
+                report.add(Invariant::Chain, place, what);
+            }
+        }
+    }
 }
+
+/// An id holds so much of its writer's epoch.
+const EPOCH: u64 = 0xfff;
 
 fn missing(shard: u16, first: u64, last: u64, report: &mut Report) {
     report.add(
@@ -547,7 +648,7 @@ impl Made {
         Some(Self {
             log: [bytes[0], bytes[1], bytes[2], bytes[3]],
             shard: u16::from_be_bytes([bytes[4], bytes[5]]),
-            epoch: high & 0xfff,
+            epoch: high & EPOCH,
             position: low & (u64::MAX >> 2),
         })
     }

@@ -4,12 +4,14 @@
 //! shows here. Whatever stands in a log, it never fails on it: what cannot be read is a finding like any other.
 
 mod chain;
+mod layout;
 #[cfg(feature = "sqlite")]
 mod ledger;
 mod pages;
 mod privacy;
 mod report;
 mod requests;
+mod seen;
 mod shapes;
 mod shop;
 mod snapshots;
@@ -46,6 +48,7 @@ pub type Ledger = HashMap<Uuid, Provided>;
 
 /// What is to be checked, and how.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "they are switches, each by itself")]
 pub struct Options {
     /// The time by which deadlines are judged, microseconds since 1970; none for the time of the last event.
     pub now: Option<i64>,
@@ -58,6 +61,8 @@ pub struct Options {
     pub ledger_heads: Vec<(u16, u64)>,
     /// Whether nothing is under way any more: then every order has ended or needs a person, and the ledger and the log agree on each.
     pub quiescent: bool,
+    /// Whether cascades may have been cut, so that what follows from one input and what others do is interleaved, as it is between shards.
+    pub interleaved: bool,
     /// Whether the hashes are computed again. Only to see what the other checks find by themselves.
     pub hashes: bool,
     /// Whether the snapshots are compared with the fold.
@@ -74,6 +79,7 @@ impl Default for Options {
             ledger: None,
             ledger_heads: Vec::new(),
             quiescent: false,
+            interleaved: false,
             hashes: true,
             snapshots: true,
             keep: 100,
@@ -103,18 +109,23 @@ pub fn verify_log_with(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<ControlFlow<Report, Report>, StoreError> {
     let mut report = Report::keeping(options.keep);
-    let shards = shards_of(reader, &mut report)?;
-    let total = shards.iter().map(|shard| shard.head.position).sum();
-    let mut chain = chain::Chain::new(&shards, options.hashes);
-    let mut shop = shop::Shop::new(shards.len() == 1);
+    let log = layout::Log::read(reader, &mut report)?;
+    let total = log
+        .shards
+        .iter()
+        .fold(0_u64, |total, shard| total.saturating_add(shard.head.position));
+    let mut chain = chain::Chain::new(&log, options.hashes);
+    let mut shop = shop::Shop::new(&log, options);
     let mut requests = requests::Requests::default();
     let mut read = 0;
-    for shard in &shards {
+    for shard in &log.shards {
         let mut pages = pages::Pages::new(reader, shard.head.shard, shard.head.position);
         chain.begin(reader, shard);
+        shop.begin(shard, options);
         while let Some(page) = pages.next(&mut report)? {
             for event in &page {
                 report.counts.events += 1;
+                log.event(event, &mut report);
                 let Some(metadata) = chain.event(event, &mut report)? else {
                     continue;
                 };
@@ -131,36 +142,13 @@ pub fn verify_log_with(
         shop.end_of_shard(shard, &mut report);
         chain::beyond(reader, shard, &mut report)?;
     }
+    chain.finish(&mut report);
     report.counts.streams = chain.streams();
     chain::strays(reader, &mut report)?;
-    requests::records(reader, &shards, &shop, &mut report)?;
-    shop.end(&shards, options, &mut report);
+    requests::records(reader, &log, &shop, &mut report)?;
+    shop.end(&log.waiting, options, &mut report);
     if options.snapshots && snapshots::check(reader, &mut report, &mut || progress(read, total))?.is_break() {
         return Ok(ControlFlow::Break(report));
     }
     Ok(ControlFlow::Continue(report))
-}
-
-fn shards_of(reader: &dyn LogReader, report: &mut Report) -> Result<Vec<waiting::Shard>, StoreError> {
-    let shards = match reader.shards() {
-        Ok(shards) => shards,
-        Err(StoreError::Corrupt(what)) => {
-            report.add(Invariant::Chain, Place::default(), format!("the heads cannot be read: {what}"));
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(error),
-    };
-    let mut known = Vec::new();
-    for shard in shards {
-        match waiting::Shard::read(reader, shard, report) {
-            Ok(Some(shard)) => known.push(shard),
-            Ok(None) => {}
-            Err(StoreError::Corrupt(what)) => {
-                report.add(Invariant::Chain, Place::shard(shard), format!("the head cannot be read: {what}"));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    report.counts.shards = known.len() as u64;
-    Ok(known)
 }

@@ -131,12 +131,14 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Place {
+    /// In words; where the log has several shards, a position names its own.
+    fn text(&self, several: bool) -> String {
         let mut parts = Vec::new();
         match (self.shard, self.positions) {
             (shard, Some((first, last))) => {
-                let shard = shard.filter(|shard| *shard > 0).map_or(String::new(), |shard| format!("{shard}/"));
+                let shard = shard.filter(|shard| several || *shard > 0);
+                let shard = shard.map_or(String::new(), |shard| format!("{shard}/"));
                 parts.push(if first == last {
                     format!("position {shard}{first}")
                 } else {
@@ -150,7 +152,13 @@ impl fmt::Display for Place {
         let order = self.order.map(|order| order.to_string());
         let named = |order: &String| self.stream.as_ref().is_some_and(|stream| stream.ends_with(order.as_str()));
         parts.extend(order.filter(|order| !named(order)).map(|order| format!("order {order}")));
-        f.write_str(&parts.join(", "))
+        parts.join(", ")
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text(false))
     }
 }
 
@@ -163,11 +171,14 @@ pub struct Finding {
     pub place: Place,
     /// What is, and what should be.
     pub what: String,
+    /// Whether the log has several shards.
+    #[serde(skip)]
+    several: bool,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = self.place.to_string();
+        let place = self.place.text(self.several);
         let colon = if place.is_empty() { "" } else { ": " };
         write!(f, "[{}] {place}{colon}{}", self.invariant, self.what)
     }
@@ -204,13 +215,15 @@ pub struct Counts {
     pub sold: u64,
     /// Requests that came with an idempotency key and were recorded by an event.
     pub keyed_requests: u64,
-    /// Idempotency records; none when the store does not list them.
+    /// Idempotency records of requests; none when the store does not list them.
     pub records: Option<u64>,
+    /// Idempotency records of messages between shards.
+    pub messages: u64,
     /// Snapshots compared with the fold; none when the store does not list them.
     pub snapshots: Option<u64>,
     /// Inputs that were set aside.
     pub parked: u64,
-    /// Calls of the provider, and rests of cascades, that are owed.
+    /// Calls of the provider, messages to other shards, and rests of cascades, that are owed.
     pub owed: u64,
     /// Timers that are set.
     pub timers: u64,
@@ -231,12 +244,19 @@ pub struct Report {
     pub counts: Counts,
     #[serde(skip)]
     keep: usize,
+    #[serde(skip)]
+    several: bool,
 }
 
 impl Report {
     /// An empty report that keeps so many findings.
     pub(crate) fn keeping(keep: usize) -> Self {
         Self { keep, ..Self::default() }
+    }
+
+    /// What is found from here on is found in a log of several shards, or in one of one.
+    pub(crate) fn several(&mut self, several: bool) {
+        self.several = several;
     }
 
     /// Whether everything holds.
@@ -259,6 +279,7 @@ impl Report {
                 invariant,
                 place,
                 what: what.into(),
+                several: self.several,
             });
         }
     }

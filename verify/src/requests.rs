@@ -2,13 +2,18 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use event_store::{Event, LogReader, StoreError};
+use event_store::{Event, IdempotencyRecord, LogReader, StoreError};
 use rustc_hash::FxHashSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::{Invariant, Place, Report, shapes::Metadata, shop::Shop, waiting::Shard};
+use crate::{
+    Invariant, Place, Report,
+    layout::{Log, Shard},
+    shapes::{Learnt, Metadata, Seen},
+    shop::Shop,
+};
 
 /// How many records are read at once.
 const PAGE: usize = 1_000;
@@ -21,14 +26,23 @@ pub(crate) struct Requests {
     requests: FxHashSet<u128>,
 }
 
-/// An answer as the engine records it.
+/// An answer as the engine records it: a request's, or a message's of another shard.
 #[derive(Deserialize)]
 struct Answer<'a> {
-    version: u64,
+    version: Option<u64>,
     shard: u16,
     position: u64,
     #[serde(borrow, default)]
     body: Option<&'a RawValue>,
+    #[serde(default)]
+    message: Option<Answered>,
+}
+
+/// To whom a message is answered, and what that shard's purchases learn from it.
+#[derive(Deserialize)]
+struct Answered {
+    from: u16,
+    learnt: Vec<Learnt>,
 }
 
 /// What an answer may name.
@@ -60,7 +74,7 @@ impl Requests {
 }
 
 /// Looks at every recorded answer.
-pub(crate) fn records(reader: &dyn LogReader, shards: &[Shard], shop: &Shop, report: &mut Report) -> Result<(), StoreError> {
+pub(crate) fn records(reader: &dyn LogReader, log: &Log, shop: &Shop, report: &mut Report) -> Result<(), StoreError> {
     let mut after = None;
     loop {
         let records = match reader.records(after, PAGE) {
@@ -76,14 +90,22 @@ pub(crate) fn records(reader: &dyn LogReader, shards: &[Shard], shop: &Shop, rep
             }
             Err(error) => return Err(error),
         };
-        *report.counts.records.get_or_insert(0) += records.len() as u64;
+        let counted = report.counts.records.get_or_insert(0);
         let Some(last) = records.last() else { break };
         after = Some(last.key);
+        let mut wrong = Vec::new();
         for record in &records {
-            if let Err(what) = check(record, reader, shards, shop)? {
-                let key = u128::from_be_bytes(record.key.0);
-                report.add(Invariant::Idempotency, Place::default(), format!("the record {key:032x} {what}"));
+            let (of_a_message, checked) = check(record, reader, log, shop)?;
+            if of_a_message {
+                report.counts.messages += 1;
+            } else {
+                *counted += 1;
             }
+            wrong.extend(checked.err().map(|what| (record.key, what)));
+        }
+        for (key, what) in wrong {
+            let key = u128::from_be_bytes(key.0);
+            report.add(Invariant::Idempotency, Place::default(), format!("the record {key:032x} {what}"));
         }
     }
     let recorded = report.counts.records.unwrap_or_default();
@@ -100,40 +122,95 @@ pub(crate) fn records(reader: &dyn LogReader, shards: &[Shard], shop: &Shop, rep
     Ok(())
 }
 
-fn check(
-    record: &event_store::IdempotencyRecord,
-    reader: &dyn LogReader,
-    shards: &[Shard],
-    shop: &Shop,
-) -> Result<Result<(), String>, StoreError> {
+/// Whether the record is a message's, and what is wrong with it.
+fn check(record: &IdempotencyRecord, reader: &dyn LogReader, log: &Log, shop: &Shop) -> Result<(bool, Result<(), String>), StoreError> {
     let answer: Answer<'_> = match serde_json::from_slice(&record.answer) {
         Ok(answer) => answer,
-        Err(error) => return Ok(Err(format!("holds no answer: {error}"))),
+        Err(error) => return Ok((false, Err(format!("holds no answer: {error}")))),
     };
+    let of_a_message = answer.message.is_some();
+    let checked = match stands(record, &answer, reader, log)? {
+        Ok(None) => Ok(()),
+        Ok(Some(shard)) => match &answer.message {
+            Some(message) => answers_a_message(record, &answer, message, shard, log, shop),
+            None => answers_a_request(&answer, shop),
+        },
+        Err(what) => Err(what),
+    };
+    Ok((of_a_message, checked))
+}
+
+/// The shard where the record stands; none when it was recorded since this began.
+fn stands<'l>(
+    record: &IdempotencyRecord,
+    answer: &Answer<'_>,
+    reader: &dyn LogReader,
+    log: &'l Log,
+) -> Result<Result<Option<&'l Shard>, String>, StoreError> {
     if answer.position != record.position {
         return Ok(Err(format!("stands at {} and its answer at {}", record.position, answer.position)));
     }
-    let Some(shard) = shards.iter().find(|shard| shard.head.shard == answer.shard) else {
+    let Some(shard) = log.shard(answer.shard) else {
         return Ok(Err(format!("is of shard {}, which there is not", answer.shard)));
     };
-    if answer.position > shard.head.position {
-        // Recorded since this began, perhaps.
-        let head = reader.head(answer.shard)?;
-        if head.is_none_or(|head| answer.position > head.position) {
-            return Ok(Err(format!("stands at {}, where the log has not come to", answer.position)));
-        }
-        return Ok(Ok(()));
+    if answer.position <= shard.head.position {
+        return Ok(Ok(Some(shard)));
     }
+    let head = reader.head(answer.shard)?;
+    if head.is_none_or(|head| answer.position > head.position) {
+        return Ok(Err(format!("stands at {}, where the log has not come to", answer.position)));
+    }
+    Ok(Ok(None))
+}
+
+fn answers_a_request(answer: &Answer<'_>, shop: &Shop) -> Result<(), String> {
+    let Some(version) = answer.version else {
+        return Err("holds no answer: missing field `version`".to_owned());
+    };
     let body = answer.body.and_then(|body| serde_json::from_str::<Body>(body.get()).ok());
-    if let Some(order) = body.and_then(|body| body.order_id)
-        && !shop.knows(order)
-    {
-        return Ok(Err(format!(
-            "answers with the order {order} at version {}, which was never placed",
-            answer.version
-        )));
+    match body.and_then(|body| body.order_id) {
+        Some(order) if !shop.knows(order) => Err(format!(
+            "answers with the order {order} at version {version}, which was never placed"
+        )),
+        _ => Ok(()),
     }
-    Ok(Ok(()))
+}
+
+fn answers_a_message(
+    record: &IdempotencyRecord,
+    answer: &Answer<'_>,
+    message: &Answered,
+    shard: &Shard,
+    log: &Log,
+    shop: &Shop,
+) -> Result<(), String> {
+    let Answered { from, learnt } = message;
+    if record.fingerprint != [0; 16] {
+        return Err("is that of a message, and has the fingerprint of a request".to_owned());
+    }
+    if *from == answer.shard || log.shard(*from).is_none() {
+        return Err(format!("answers a message of shard {from} in shard {}", answer.shard));
+    }
+    for Learnt { order, seen } in learnt {
+        let (there, position) = match seen {
+            Seen::Here(position) => (answer.shard, *position),
+            Seen::There(place) => (place.shard, place.position),
+        };
+        if there != answer.shard || !(1..=answer.position).contains(&position) {
+            return Err(format!(
+                "tells of {there}/{position}, and stands at {}/{}",
+                answer.shard, answer.position
+            ));
+        }
+        if log.count.of(*order) != *from {
+            return Err(format!("tells shard {from} of the order {order}, which is not kept there"));
+        }
+        // What was recorded since this began may be about an order that was placed since.
+        if answer.position <= shard.settled_at && !shop.knows(*order) {
+            return Err(format!("tells of the order {order}, which was never placed"));
+        }
+    }
+    Ok(())
 }
 
 /// 128 bits, so that two requests are not taken for one.

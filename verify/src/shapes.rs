@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use event_store::LogPosition;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
@@ -177,8 +178,48 @@ pub(crate) struct Resolved<'a> {
 
 #[derive(Deserialize)]
 pub(crate) struct Advanced {
-    pub(crate) seen: Vec<u64>,
+    pub(crate) seen: Vec<Seen>,
     pub(crate) steps: Vec<IgnoredAny>,
+}
+
+/// An event that a process has seen: a number is a position in its own shard, `S/N` one in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Here(u64),
+    There(LogPosition),
+}
+
+impl<'de> Deserialize<'de> for Seen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Seen;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a position, N or \"S/N\"")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, position: u64) -> Result<Seen, E> {
+                Ok(Seen::Here(position))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Seen, E> {
+                // Without a shard it would be read as one of the first.
+                let place = Some(text).filter(|text| text.contains('/')).and_then(|text| text.parse().ok());
+                place
+                    .map(Seen::There)
+                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// What a purchase is told by the answer to a message.
+#[derive(Deserialize)]
+pub(crate) struct Learnt {
+    pub(crate) order: Uuid,
+    pub(crate) seen: Seen,
 }
 
 /// What stands in the clear or sealed in an event about a person.

@@ -4,20 +4,22 @@ mod end;
 mod goods;
 mod money;
 
-use event_store::Event;
+use event_store::{Event, Shards};
 use rustc_hash::{FxHashMap, FxHashSet};
 use uuid::Uuid;
 
 use crate::{
-    Invariant, Place, Report,
+    Invariant, Options, Place, Report,
+    layout::{Log, Shard},
     shapes::{Anything, Created, InTheWay, Money, Obstacle, OfOrder, OrderCancelled, Paying, Placed, Repriced, Until},
-    waiting::Shard,
 };
 
 /// The whole shop, as far as it was read.
 pub(crate) struct Shop {
-    /// All is in one shard, so that what comes first in the log happened first.
+    /// All is in one shard, and what follows from one input stands together: what comes first in the log happened first.
     alone: bool,
+    count: Shards,
+    moment: Moment,
     orders: FxHashMap<Uuid, Order>,
     products: FxHashMap<Uuid, u32>,
     stocks: Vec<Stock>,
@@ -27,6 +29,15 @@ pub(crate) struct Shop {
     placed: u64,
     currency: Option<[u8; 3]>,
     last_recorded_at: i64,
+}
+
+/// What the shard that is being read is compared with.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moment {
+    /// What happened after this may follow from what is not read.
+    settled_at: u64,
+    /// What happened after this is not compared with the provider's ledger.
+    ledger_at: u64,
 }
 
 /// Where an order stands.
@@ -69,17 +80,28 @@ enum Pay {
 
 /// An order, in few words. What it promises is forgotten when it has ended and was found right.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each says something else, and there are many orders")]
 struct Order {
     status: Status,
     /// The provider is in the way.
     provider: bool,
     /// The steps that are set aside.
     set_aside: Vec<Uuid>,
+    /// A step was set aside, and may have been done after all when the order had gone on without it.
+    helped: bool,
+    /// Goods were promised to it once more after it was found right at its end.
+    reopened: bool,
     card: bool,
     pay: Pay,
     attempts: u32,
-    /// The last position that concerns it.
-    last: u64,
+    /// The shard and the position of what was read of it last.
+    last: (u16, u64),
+    /// Something happened to it while this began, and in other shards more may have happened that is not read.
+    moving: bool,
+    /// Something happened to it after the provider's ledger was read.
+    later: bool,
+    /// A balance was asked to pay for it.
+    of_balance: bool,
     placed_at: i64,
     until: i64,
     /// When the provider was first asked for the money.
@@ -135,9 +157,11 @@ struct Stock {
 }
 
 impl Shop {
-    pub(crate) fn new(alone: bool) -> Self {
+    pub(crate) fn new(log: &Log, options: &Options) -> Self {
         Self {
-            alone,
+            alone: log.shards.len() <= 1 && log.count == Shards::ONE && !options.interleaved,
+            count: log.count,
+            moment: Moment::default(),
             orders: FxHashMap::default(),
             products: FxHashMap::default(),
             stocks: Vec::new(),
@@ -147,6 +171,16 @@ impl Shop {
             currency: None,
             last_recorded_at: 0,
         }
+    }
+
+    /// This shard's events come next.
+    pub(crate) fn begin(&mut self, shard: &Shard, options: &Options) {
+        let ledger_at = options.ledger_heads.iter().find(|(number, _)| *number == shard.head.shard);
+        let never_compared = options.ledger_heads.is_empty();
+        self.moment = Moment {
+            settled_at: shard.settled_at,
+            ledger_at: ledger_at.map_or(if never_compared { u64::MAX } else { 0 }, |(_, head)| *head),
+        };
     }
 
     /// Whether this order was placed.
@@ -212,7 +246,7 @@ impl Shop {
         let products = &mut self.products;
         let stocks = &mut self.stocks;
         let order = self.orders.entry(id).or_default();
-        order.last = event.position;
+        order.happened(event, self.moment);
         if order.status == Status::Unknown {
             wrong.push((Invariant::Chain, format!("{name} happens to an order that was not placed")));
         }
@@ -277,7 +311,10 @@ impl Shop {
                 match obstacle.cause {
                     Obstacle::Provider => order.provider = true,
                     Obstacle::SetAside(input) if order.set_aside.contains(&input) => {}
-                    Obstacle::SetAside(input) => order.set_aside.push(input),
+                    Obstacle::SetAside(input) => {
+                        order.helped = true;
+                        order.set_aside.push(input);
+                    }
                 }
             }
             "attention_ended" => {
@@ -313,6 +350,16 @@ impl Shop {
             }
             _ => {}
         }
+        // Numbers that the shards count by themselves never meet.
+        let counted = placed.number.get(8..).and_then(|counted| counted.parse::<u128>().ok());
+        let shards = u128::from(self.count.count());
+        if shards > 1 && counted.is_some_and(|counted| counted % shards != u128::from(event.shard)) {
+            let what = format!(
+                "the order number {} is not one that shard {} of {shards} gives",
+                placed.number, event.shard
+            );
+            wrong.push((Invariant::Chain, what));
+        }
         self.placed += 1;
         if !placed.lines.is_sorted_by(|one, next| one.product < next.product) || placed.lines.is_empty() {
             wrong.push((
@@ -341,7 +388,7 @@ impl Shop {
             wrong.push((Invariant::Chain, "an order is placed once".to_owned()));
         }
         order.status = Status::Placed;
-        order.last = event.position;
+        order.happened(event, self.moment);
         order.placed_at = event.recorded_at;
         order.card = placed.method == "CARD";
         order.total = placed.total.amount;
@@ -377,6 +424,13 @@ impl Shop {
 const SUBMITTED_LATE: i64 = 60_000_000;
 
 impl Order {
+    /// Something happened that concerns it.
+    fn happened(&mut self, event: &Event, moment: Moment) {
+        self.last = (event.shard, event.position);
+        self.moving |= event.position > moment.settled_at;
+        self.later |= event.position > moment.ledger_at;
+    }
+
     /// Whether a person has to look.
     fn attention(&self) -> bool {
         self.provider || !self.set_aside.is_empty()

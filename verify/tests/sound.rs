@@ -2,7 +2,10 @@
 
 mod world;
 
-use std::{cell::Cell, rc::Rc};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use event_store::{EventStore, MemoryStore};
 use event_store_sqlite::SqliteStore;
@@ -26,8 +29,8 @@ fn verify(store: &dyn EventStore, world: &World) -> Report {
 fn a_shop_that_went_every_way_is_sound_at_every_moment() {
     let store = MemoryStore::new(Uuid::from_u128(7));
     let mut world = World::open(&store);
-    let (log, looks) = (store.clone(), Rc::new(Cell::new(0)));
-    let counted = Rc::clone(&looks);
+    let (log, looks) = (store.clone(), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&looks);
     world.look = Some(Box::new(move |now| {
         let options = Options {
             now: Some(now),
@@ -35,10 +38,10 @@ fn a_shop_that_went_every_way_is_sound_at_every_moment() {
         };
         let report = verify_log(&log, &options).expect("the log can be read");
         assert_eq!(report.findings, [], "{:?}", report.counts);
-        counted.set(counted.get() + 1);
+        counted.fetch_add(1, Ordering::Relaxed);
     }));
     world.live();
-    assert!(looks.get() > 15, "{looks:?}");
+    assert!(looks.load(Ordering::Relaxed) > 15, "{looks:?}");
     let report = verify(&store, &world);
     assert_eq!(report.findings, [], "{:?}", report.counts);
     let counts = &report.counts;

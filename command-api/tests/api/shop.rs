@@ -76,7 +76,7 @@ impl Shop {
         let engine = EngineSettings::new(core, Uuid::from_u128(1));
         let port: Arc<dyn EventStore> = Arc::clone(&store) as Arc<dyn EventStore>;
         let runtime = tokio::runtime::Handle::current();
-        let durable = Durable::default();
+        let durable = Durable::from_heads([0]);
         let provider = Arc::new(Provider::default());
         let gateway = Arc::clone(&provider) as Arc<dyn PaymentGateway>;
         let running = Engine::start(&port, gateway, engine, vec![durable.subscriber()], runtime).expect("an engine");

@@ -22,7 +22,7 @@ impl<T> Core<T> {
             let releases = std::mem::take(&mut self.open.releases);
             match &mut self.committing {
                 Some(committing) => committing.releases.extend(releases),
-                None => release(releases, outputs),
+                None => self.release(releases, outputs),
             }
         } else if self.committing.is_none() {
             self.states.seal();
@@ -103,6 +103,7 @@ impl<T> Core<T> {
         self.purchases.durable();
         for key in committing.records {
             self.fresh_records.remove(&key);
+            self.fresh_answers.remove(&Uuid::from_bytes(key.0));
         }
         self.durable.orders_numbered = committing.orders_numbered;
         if let Some(last) = committing.recorded.last() {
@@ -111,7 +112,23 @@ impl<T> Core<T> {
             self.durable.hash = committing.hash;
             outputs.push(Output::Publish(committing.recorded.into()));
         }
-        release(committing.releases, outputs);
+        self.release(committing.releases, outputs);
+    }
+
+    fn release(&mut self, releases: Vec<Release<T>>, outputs: &mut Vec<Output<T>>) {
+        for release in releases {
+            outputs.push(match release {
+                Release::Answer { ticket, answer, .. } => Output::Answer(ticket, answer),
+                Release::Call(id, call) => Output::Call(id, call),
+                Release::Send(message) => {
+                    // It may have been answered meanwhile, if it was owed before.
+                    if !message.is_answer() && self.owed.contains_key(&message.id) {
+                        self.outbox.sent(message.id, self.now);
+                    }
+                    Output::Send(message)
+                }
+            });
+        }
     }
 
     /// Drops everything that is not durable and goes back to the durable head.
@@ -124,6 +141,7 @@ impl<T> Core<T> {
         self.states.forget_undurable();
         self.purchases.forget_undurable();
         self.fresh_records.clear();
+        self.fresh_answers.clear();
         self.prefetched.clear();
         self.next_turn.clear();
         let requests = committing
@@ -135,11 +153,10 @@ impl<T> Core<T> {
         let guilty = committing.own.pop_if(|_| culprit);
 
         // Timers and the rest of cascades come back with what is owed.
-        let outcome = |own: &Own| matches!(own, Own::Outcome(..));
-        self.backlog.retain(outcome);
+        self.backlog.retain(Own::came_in);
         let own: Vec<_> = committing.own.into_iter().chain(open.own).collect();
         let timers = own.iter().filter(|own| matches!(own, Own::Timer(_))).count();
-        for own in own.into_iter().filter(outcome).rev() {
+        for own in own.into_iter().filter(Own::came_in).rev() {
             self.backlog.push_front(own);
         }
         let mut again = Vec::new();
@@ -171,7 +188,7 @@ impl<T> Core<T> {
             // Not even giving it up can be written now.
             Some(own) if committing.gives_up && !committing.tells || self.behind => {
                 self.pause_until = Some(self.now.after(PAUSE));
-                if outcome(&own) {
+                if own.came_in() {
                     self.backlog.push_front(own);
                 }
             }
@@ -235,11 +252,4 @@ fn set_and_done<V>(changes: FxHashMap<Uuid, Option<V>>) -> (Vec<V>, Vec<Uuid>) {
         }
     }
     (set, done)
-}
-
-fn release<T>(releases: Vec<Release<T>>, outputs: &mut Vec<Output<T>>) {
-    outputs.extend(releases.into_iter().map(|release| match release {
-        Release::Answer { ticket, answer, .. } => Output::Answer(ticket, answer),
-        Release::Call(id, call) => Output::Call(id, call),
-    }));
 }

@@ -5,7 +5,7 @@ use event_store::{EffectId, Event, Hash, Head, IdempotencyRecord, OwedEffect, Pa
 use rustc_hash::FxHashMap;
 
 use super::{Outcome, Response};
-use crate::{EngineError, Request};
+use crate::{EngineError, Message, Request, stored::Learnt};
 use sagas::ProviderCall;
 
 /// What one turn, or several, have decided and what waits for it to be durable.
@@ -45,6 +45,17 @@ pub(super) enum Own {
     Timer(TimerId),
     /// The rest of a cascade.
     Rest(EffectId),
+    /// Another shard has something done here.
+    Asked(Box<Message>),
+    /// Another shard has answered.
+    Answered(EffectId, Vec<Learnt>),
+}
+
+impl Own {
+    /// Whether the log does not hold it: timers and the rest of cascades come back with what is owed.
+    pub(super) fn came_in(&self) -> bool {
+        matches!(self, Self::Outcome(..) | Self::Asked(_) | Self::Answered(..))
+    }
 }
 
 /// What is being committed: all that is left of an open batch once its rows are given out.
@@ -75,6 +86,8 @@ pub(super) enum Release<T> {
     },
     /// A call of the provider.
     Call(EffectId, ProviderCall),
+    /// To another shard's engine.
+    Send(Box<Message>),
 }
 
 impl<T> Open<T> {

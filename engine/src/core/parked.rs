@@ -2,10 +2,9 @@
 
 use aggregates::{Class, Kind, Refusal, State, Timestamp};
 use event_store::{Parked, Unparked, Unparking};
-use sagas::Ask;
 
 use super::{Core, EngineError, Failure, Release, Response, SetAside, Unpark, Versioned};
-use crate::stored::{ParkedInput, Rest};
+use crate::stored::{Deed, ParkedInput, Task};
 
 /// So many inputs that are set aside are looked through at most.
 const MOST_LOOKED_AT: usize = 10_000;
@@ -15,8 +14,7 @@ impl<T> Core<T> {
     pub(super) fn parked(&self, limit: usize) -> Result<Response, EngineError> {
         let parked = self.reader.parked(self.durable.shard, MOST_LOOKED_AT).map_err(unavailable)?;
         let mut shown: Vec<_> = parked.into_iter().map(shown).collect();
-        // An order waits for each of the core's own; a request is known to its sender.
-        shown.sort_by_key(|input| (input.request, input.at, input.id));
+        shown.sort_by_key(SetAside::order_of_attention);
         shown.truncate(limit);
         Ok(Response::Parked(shown))
     }
@@ -56,27 +54,27 @@ impl<T> Core<T> {
     /// The order that waits for what is dropped goes on waiting for a person, also when it could not be told that it was set aside.
     fn remember_what_is_dropped(&mut self, parked: &Parked) -> Result<(), EngineError> {
         let Ok(ParkedInput {
-            command,
+            deed,
             origin: Some(origin),
             ..
         }) = serde_json::from_str(&parked.input)
         else {
             return Ok(());
         };
-        let Some(order) = sagas::order_of(&command) else { return Ok(()) };
-        match self.load_or_fail(Kind::Order, order.uuid()) {
-            Ok(Versioned {
-                state: State::Order(order),
-                ..
-            }) if order.placed().is_some() && order.attention().is_none() => {}
-            Err(Failure::Unavailable(reason)) => return Err(EngineError::Unavailable(reason)),
-            _ => return Ok(()),
+        let Some(order) = deed.order() else { return Ok(()) };
+        // What another shard's order knows is not known here: it is told again.
+        if self.is_here(Kind::Order, order.uuid()) {
+            match self.load_or_fail(Kind::Order, order.uuid()) {
+                Ok(Versioned {
+                    state: State::Order(order),
+                    ..
+                }) if order.placed().is_some() && order.attention().is_none() => {}
+                Err(Failure::Unavailable(reason)) => return Err(EngineError::Unavailable(reason)),
+                _ => return Ok(()),
+            }
         }
-        let Some(Ask::Tell(command)) = sagas::set_aside(&command, parked.id, "it was dropped") else {
-            return Ok(());
-        };
-        let tries = 0;
-        match self.carry_on(&[Rest { command, origin, tries }], None) {
+        let attention = sagas::set_aside(order, parked.id, "it was dropped");
+        match self.carry_on(&[Task::new(Deed::Command(attention), origin)], None) {
             Err(Failure::Unavailable(reason)) => Err(EngineError::Unavailable(reason)),
             // An order that cannot be told anything is one that nobody can help by dropping this.
             Ok(()) | Err(Failure::Refused(_) | Failure::Broken(_)) => Ok(()),
@@ -99,12 +97,20 @@ impl<T> Core<T> {
             let detail = "this is a request from outside: its sender was told that it failed and can send it again, so it is not done here";
             return Ok(Err(refusal(Class::State, "parked-request", detail.to_owned())));
         };
-        let goes_on = sagas::taken_up(&input.command, parked.id);
-        let follows = goes_on.and_then(|ask| if let Ask::Tell(command) = ask { Some(command) } else { None });
-        let commands = [Some(input.command), follows].into_iter().flatten();
-        let commands: Vec<_> = commands.map(|command| Rest { command, origin, tries: 0 }).collect();
+        let order = input.deed.order();
+        // Or it could hear that later than that it is done.
+        if order.is_some_and(|order| self.is_to_be_told(order, parked.id)) {
+            let detail = "the order that waits for it has not heard yet that it is set aside; try again in a moment";
+            return Ok(Err(refusal(Class::State, "parked-just-now", detail.to_owned())));
+        }
+        let goes_on = order.map(|order| Deed::Command(sagas::taken_up(order, parked.id)));
+        let tasks: Vec<_> = [Some(input.deed), goes_on]
+            .into_iter()
+            .flatten()
+            .map(|deed| Task::new(deed, origin))
+            .collect();
         // What follows goes by itself: it may be what is in the way.
-        match self.carry_on_at_most(1, &commands, None) {
+        match self.carry_on_at_most(1, &tasks, None) {
             Ok(()) => Ok(Ok(())),
             Err(Failure::Unavailable(reason)) => Err(EngineError::Unavailable(reason)),
             Err(Failure::Broken(reason)) => Ok(Err(refusal(
@@ -123,8 +129,8 @@ fn shown(parked: Parked) -> SetAside {
         id: parked.id,
         at: Timestamp::from_micros(parked.at),
         request: input.as_ref().is_some_and(|input| input.origin.is_none()),
-        target: input.as_ref().map(|input| input.command.target()),
-        order: input.as_ref().and_then(|input| sagas::order_of(&input.command)),
+        target: input.as_ref().map(|input| input.deed.target()),
+        order: input.as_ref().and_then(|input| input.deed.order()),
         reason: parked.reason,
     }
 }

@@ -404,6 +404,7 @@ impl World {
                 }
                 Output::Call(id, call) => kept.push(Kept::Call((id, call))),
                 Output::Publish(_) => {}
+                Output::Send(message) => panic!("one shard sends to nobody: {}", message.summary()),
                 Output::Stop { reason } => kept.push(Kept::Stop(reason)),
             }
         }

@@ -83,10 +83,20 @@ pub(crate) fn durable(connection: &Connection) -> Result<()> {
 fn open<T>(path: &Path, access: OpenFlags, set_up: impl FnOnce(&Connection) -> Result<T>) -> Result<(Connection, T), StoreError> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        connection.busy_timeout(PATIENCE)?;
-        let answer = set_up(&connection)?;
+        let answer = wait_and_keep(&connection).and_then(|()| set_up(&connection))?;
         Ok((connection, answer))
     });
     opened.map_err(|error| errors::reading(path, error))
+}
+
+fn wait_and_keep(connection: &Connection) -> Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.busy_timeout(PATIENCE)
+}
+
+/// What a connection that reads has, however it was opened.
+pub(crate) fn only_read(connection: &Connection) -> Result<()> {
+    wait_and_keep(connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)
 }

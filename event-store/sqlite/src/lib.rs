@@ -7,9 +7,11 @@ mod backup;
 mod connection;
 mod errors;
 mod lock;
+mod looking;
 mod open;
 mod reader;
 mod schema;
+mod selection;
 mod writer;
 
 use std::{
@@ -20,6 +22,8 @@ use std::{
 use event_store::{EventStore, LogReader, LogWriter, StoreError, verify_chain};
 use uuid::Uuid;
 
+pub use looking::Standing;
+
 use crate::{lock::DirectoryLock, reader::SqliteReader, writer::SqliteWriter};
 
 /// The log of a data directory.
@@ -28,6 +32,8 @@ pub struct SqliteStore {
     path: Arc<Path>,
     /// None for a store that is opened for reading only.
     lock: Option<Arc<DirectoryLock>>,
+    /// Whether its readers leave nothing beside the log.
+    looks: bool,
 }
 
 impl SqliteStore {
@@ -46,6 +52,24 @@ impl SqliteStore {
         Ok(Self {
             path,
             lock: Some(Arc::new(lock)),
+            looks: false,
+        })
+    }
+
+    /// Makes the log of a data directory under this id, and opens it as [`open`](Self::open) does. Two logs must not have one id, so this is
+    /// for logs that are made again, byte by byte; every other log draws its id.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`StoreError::Foreign`] when the directory has a log already.
+    pub fn create(data_dir: &Path, log_id: Uuid) -> Result<Self, StoreError> {
+        connection::check_library()?;
+        let lock = DirectoryLock::take(data_dir)?;
+        let path: Arc<Path> = log_of(data_dir).into();
+        open::create_as(&path, log_id)?;
+        Ok(Self {
+            path,
+            lock: Some(Arc::new(lock)),
+            looks: false,
         })
     }
 
@@ -57,7 +81,11 @@ impl SqliteStore {
         connection::check_library()?;
         let path: Arc<Path> = log_of(data_dir).into();
         open::for_reading(&path)?;
-        Ok(Self { path, lock: None })
+        Ok(Self {
+            path,
+            lock: None,
+            looks: false,
+        })
     }
 
     /// The same for one who looks for damage: whether the heads are where the log ends is not asked first.
@@ -68,7 +96,36 @@ impl SqliteStore {
         connection::check_library()?;
         let path: Arc<Path> = log_of(data_dir).into();
         open::for_examining(&path)?;
-        Ok(Self { path, lock: None })
+        Ok(Self {
+            path,
+            lock: None,
+            looks: false,
+        })
+    }
+
+    /// The same for one who leaves no trace: where no shop serves, not even the files are made that SQLite keeps beside a log, so a copy may
+    /// lie in a directory that cannot be written. A reader sees the log as it stood when it was opened, until [`standing`](Self::standing)
+    /// says otherwise; then it has to be opened anew.
+    ///
+    /// # Errors
+    /// As [`open_to_examine`](Self::open_to_examine).
+    pub fn open_to_look(data_dir: &Path) -> Result<Self, StoreError> {
+        connection::check_library()?;
+        let path: Arc<Path> = log_of(data_dir).into();
+        open::for_looking(&path)?;
+        Ok(Self {
+            path,
+            lock: None,
+            looks: true,
+        })
+    }
+
+    /// What there is on the disk, as far as it matters to one who looks.
+    ///
+    /// # Errors
+    /// The file is not there any more, or cannot be looked at.
+    pub fn standing(&self) -> Result<Standing, StoreError> {
+        looking::standing(&self.path)
     }
 
     /// Whether SQLite finds its own file sound: every page, every row, every index.
@@ -76,7 +133,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Corrupt`] with what is wrong first.
     pub fn check_file(&self) -> Result<(), StoreError> {
-        let reader = SqliteReader::open(&self.path)?;
+        let reader = self.sqlite_reader()?;
         let verdict: String = reader
             .connection()
             .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
@@ -107,6 +164,14 @@ impl SqliteStore {
         Ok(events)
     }
 
+    fn sqlite_reader(&self) -> Result<SqliteReader, StoreError> {
+        if self.looks {
+            Ok(SqliteReader::on(looking::connect(&self.path)?, &self.path))
+        } else {
+            SqliteReader::open(&self.path)
+        }
+    }
+
     /// Copies the log as it stands at one moment into a new or an empty directory, durably, also while another process
     /// appends. Only the log: the keys are kept apart from it, and copied apart.
     ///
@@ -134,7 +199,7 @@ impl EventStore for SqliteStore {
     }
 
     fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
-        Ok(Box::new(SqliteReader::open(&self.path)?))
+        Ok(Box::new(self.sqlite_reader()?))
     }
 }
 

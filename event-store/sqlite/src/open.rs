@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Result, TransactionBehavior};
 use uuid::Uuid;
 
 use crate::{
-    connection, errors,
+    connection, errors, looking,
     reader::SqliteReader,
     schema::{APPLICATION_ID, FORMAT, PAGE_SIZE, TABLES, UPGRADES},
 };
@@ -27,7 +27,7 @@ pub(crate) fn for_writing(path: &Arc<Path>) -> Result<(), StoreError> {
 
 fn make_ready(path: &Arc<Path>) -> Result<(), StoreError> {
     if !exists(path)? {
-        create(path)?;
+        create(path, Uuid::new_v4())?;
     }
     check_file(path, true)?;
     // Before it is set up for writing: what belongs to another program stays as it is.
@@ -39,6 +39,15 @@ fn make_ready(path: &Arc<Path>) -> Result<(), StoreError> {
     check_heads(&SqliteReader::on(connection, path), path)
 }
 
+/// Makes a log with this id where there is none.
+pub(crate) fn create_as(path: &Arc<Path>, log_id: Uuid) -> Result<(), StoreError> {
+    if exists(path)? {
+        return Err(foreign(path, "is there already"));
+    }
+    create(path, log_id).map_err(|error| errors::unless_disk(path, error))?;
+    for_writing(path)
+}
+
 /// The same for one who may not change anything.
 pub(crate) fn for_reading(path: &Arc<Path>) -> Result<(), StoreError> {
     for_examining(path)
@@ -46,8 +55,18 @@ pub(crate) fn for_reading(path: &Arc<Path>) -> Result<(), StoreError> {
         .map_err(|error| errors::unless_disk(path, error))
 }
 
-/// That it is a log of ours and of today's format.
+/// The same without a look at the heads.
 pub(crate) fn for_examining(path: &Arc<Path>) -> Result<Connection, StoreError> {
+    known(path, connection::reading)
+}
+
+/// The same, leaving no trace.
+pub(crate) fn for_looking(path: &Arc<Path>) -> Result<Connection, StoreError> {
+    known(path, looking::connect)
+}
+
+/// That it is a log of ours and of today's format.
+fn known(path: &Path, connect: impl FnOnce(&Path) -> Result<Connection, StoreError>) -> Result<Connection, StoreError> {
     if !exists(path)? {
         return Err(StoreError::Foreign(format!(
             "{} does not exist; name the data directory of a shop",
@@ -55,7 +74,7 @@ pub(crate) fn for_examining(path: &Arc<Path>) -> Result<Connection, StoreError> 
         )));
     }
     check_file(path, false)?;
-    let connection = connection::reading(path)?;
+    let connection = connect(path)?;
     let format = format_of(&connection, path)?;
     if format < FORMAT {
         return Err(StoreError::Foreign(format!(
@@ -98,7 +117,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Makes an empty log under another name first: a crash leaves no half of one behind.
-fn create(path: &Path) -> Result<(), StoreError> {
+fn create(path: &Path, log_id: Uuid) -> Result<(), StoreError> {
     let new = beside(path, ".new");
     // A journal that a crash left beside it would be played into the new one.
     for rest in ["", "-journal", "-wal", "-shm"] {
@@ -108,7 +127,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
             _ => {}
         }
     }
-    fill(&new).map_err(|error| errors::reading(&new, error))?;
+    fill(&new, log_id).map_err(|error| errors::reading(&new, error))?;
     publish(&new, path)
 }
 
@@ -134,13 +153,13 @@ pub(crate) fn sync_directory(directory: &Path) -> std::io::Result<()> {
     directory.parent().map_or(Ok(()), |parent| open(parent)?.sync_all())
 }
 
-fn fill(new: &Path) -> Result<()> {
+fn fill(new: &Path, log_id: Uuid) -> Result<()> {
     let mut connection = Connection::open(new)?;
     connection.pragma_update(None, "page_size", PAGE_SIZE)?;
     connection::durable(&connection)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO log (one, log_id) VALUES (1, ?1)", [Uuid::new_v4().to_string()])?;
+    transaction.execute("INSERT INTO log (one, log_id) VALUES (1, ?1)", [log_id.to_string()])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()?;

@@ -1,15 +1,15 @@
 //! The reading side: prepared statements on a connection that cannot write.
 
-use std::{path::Path, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use event_store::{
-    Event, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, Stray, StreamId,
-    StreamRead, StreamSlice, Timer, Unfinished,
+    Event, EventRef, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Selection, Shards, Snapshot, StoreError,
+    Stray, StreamId, StreamRead, StreamSlice, Timer, Unfinished,
 };
 use rusqlite::{Connection, OptionalExtension, Result, Row, types::Type};
 use uuid::{Uuid, fmt::Hyphenated};
 
-use crate::{connection, errors, id_text};
+use crate::{connection, errors, id_text, selection};
 
 const EVENT: &str =
     "shard, position, aggregate_type, aggregate_id, sequence, event_id, event_type, event_version, recorded_at, payload, metadata";
@@ -166,6 +166,10 @@ impl LogReader for SqliteReader {
 
     fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.answer(|reader| reader.stream_after(stream, after, most(limit)))
+    }
+
+    fn select_each(&self, selection: &Selection, visit: &mut dyn FnMut(EventRef<'_>) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.answer(|reader| selection::each(&reader.connection, EVENT, selection, visit))
     }
 
     fn batches(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<(u64, Hash, Hash, u64)>, StoreError> {
@@ -392,7 +396,7 @@ fn not_an_id(column: usize, kind: Type, error: uuid::Error) -> rusqlite::Error {
 }
 
 /// SQLite counts in i64; nothing is behind its last number.
-fn bound(number: u64) -> i64 {
+pub(crate) fn bound(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

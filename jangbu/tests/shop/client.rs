@@ -271,6 +271,12 @@ impl Client {
         self.get(token, &format!("/api/v1/orders/{order}")).await.expect(200)
     }
 
+    /// The order stands like this as soon as its goods are promised: that takes messages where other shards keep them.
+    pub(crate) async fn stands(&self, token: &Token, order: &str, outcome: &str) {
+        let promised = self.order_that(token, order, |status| status != "PLACED").await;
+        assert_eq!(promised.outcome(), outcome);
+    }
+
     /// The order, once it has settled.
     pub(crate) async fn settled(&self, token: &Token, order: &str) -> Answer {
         self.order_that(token, order, |status| {

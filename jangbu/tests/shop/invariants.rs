@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, ops::ControlFlow, path::Path, sync::Arc};
 
-use event_store::EventStore;
+use event_store::{EventStore, LogReader};
 use event_store_sqlite::SqliteStore;
 use serde_json::Value;
 use uuid::Uuid;
@@ -134,11 +134,18 @@ fn told(data: &Path) -> Log {
     let store = SqliteStore::open_read_only(data).expect("the log can be opened");
     let reader = store.reader().expect("a reader");
     let mut log = Log::default();
+    for shard in reader.shards().expect("the heads can be read") {
+        tell(reader.as_ref(), shard, &mut log);
+    }
+    log
+}
+
+fn tell(reader: &dyn LogReader, shard: u16, log: &mut Log) {
+    let mut after = 0;
     loop {
-        let page = reader.events(0, log.events.len() as u64, PAGE).expect("the log can be read");
-        if page.is_empty() {
-            return log;
-        }
+        let page = reader.events(shard, after, PAGE).expect("the log can be read");
+        let Some(last) = page.last() else { return };
+        after = last.position;
         let json = |text: &str| serde_json::from_str(text).expect("JSON");
         for event in page {
             let event = Event {
@@ -290,7 +297,12 @@ impl Stock {
 
 fn parked(data: &Path) -> Vec<String> {
     let store = SqliteStore::open_read_only(data).expect("the log can be opened");
-    let parked = store.reader().and_then(|reader| reader.parked(0, 10)).expect("what was set aside");
+    let reader = store.reader().expect("a reader");
+    let shards = reader.shards().expect("the heads can be read");
+    let parked: Vec<_> = shards
+        .iter()
+        .flat_map(|shard| reader.parked(*shard, 10).expect("what was set aside"))
+        .collect();
     parked.iter().map(|parked| format!("{}: {}", parked.reason, parked.input)).collect()
 }
 

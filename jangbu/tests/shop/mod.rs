@@ -30,6 +30,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks at something that is waited for.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
+/// How many shards every shop of these tests has: `JANGBU_TEST_SHARDS`, or one.
+pub(crate) fn shards() -> u16 {
+    let shards = std::env::var("JANGBU_TEST_SHARDS");
+    shards.map_or(1, |shards| shards.parse().expect("JANGBU_TEST_SHARDS is a number"))
+}
+
 /// A shop in a process of its own.
 pub(crate) struct Shop {
     /// Holds what is not the shop's: its output. Removed with it.
@@ -50,10 +56,10 @@ impl Shop {
 
     /// The same, with its data in this directory.
     pub(crate) async fn open_in(scratch: TempDir, data: PathBuf, settings: &[(&str, &str)]) -> Self {
-        let settings: Vec<_> = settings
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+        let shards = ("JANGBU_SHARDS".to_owned(), shards().to_string());
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        // What a test asks for itself comes last, and counts.
+        let settings: Vec<_> = std::iter::once(shards).chain(settings).collect();
         let child = spawn(scratch.path(), &data, &settings);
         let mut shop = Self {
             scratch,

@@ -17,6 +17,7 @@
 //! Memory never decides: one thread takes what waits in a bounded queue, decides it against the ledger file, commits once
 //! and then answers, so a restart forgets nothing that was answered.
 
+mod books;
 mod decide;
 mod ledger;
 mod script;
@@ -37,6 +38,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::decide::{Change, Confirm, Decision, Refusal};
 use crate::ledger::Standing;
+pub use crate::books::{Books, Known, Word};
 pub use crate::ledger::{Entry, EntryKind, LARGEST_PAGE, LedgerPage};
 
 /// Requests that wait for the writer, and questions that wait for the reader.

@@ -3,6 +3,7 @@
 //! One connection writes, on the runner's thread; a bounded pool of others reads, from any thread. Personal data is here only sealed.
 
 mod checkpointer;
+mod look;
 mod open;
 mod pool;
 mod reader;
@@ -11,6 +12,7 @@ mod writer;
 
 use std::{path::Path, sync::Arc};
 
+pub use look::{Difference, Field, ViewRow, ViewTable, ViewsFile};
 pub use open::OpenError;
 pub use reader::SqliteViews;
 pub use writer::SqliteViewsWriter;
@@ -31,6 +33,15 @@ impl SqliteViews {
         let connection = open::writing(&path)?;
         let readers = Self::open_read_only(data_dir)?;
         Ok((SqliteViewsWriter::on(connection, path), readers))
+    }
+
+    /// Makes views in a file that is not there yet, to be filled in one go: what is saved is durable when the file is synced, and whoever
+    /// is interrupted deletes it.
+    ///
+    /// # Errors
+    /// One line that names the file and the remedy.
+    pub fn create(path: &Path) -> Result<SqliteViewsWriter, OpenError> {
+        Ok(SqliteViewsWriter::alone(open::new(path)?, path.to_owned()))
     }
 
     /// Opens views that another process writes.

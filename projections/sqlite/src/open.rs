@@ -38,6 +38,14 @@ pub enum OpenError {
         /// Why.
         source: rusqlite::Error,
     },
+    /// It cannot be made.
+    #[error("{} cannot be made: {source}", .path.display())]
+    NotMade {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// SQLite itself is too old.
     #[error("SQLite {0} can damage its files; 3.51.3 or newer is needed")]
     OldSqlite(&'static str),
@@ -72,25 +80,60 @@ pub(crate) fn writing(path: &Path) -> Result<Connection, OpenError> {
     prepared().map_err(|source| explained(path, source))?
 }
 
-/// A connection that only reads.
-pub(crate) fn reading(path: &Path) -> Result<Connection, OpenError> {
-    let prepared = || -> rusqlite::Result<(Connection, Found)> {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        connection.pragma_update(None, "query_only", true)?;
-        connection.set_prepared_statement_cache_capacity(64);
-        let found = Found::read(&connection)?;
-        Ok((connection, found))
-    };
-    let (connection, found) = prepared().map_err(|source| explained(path, source))?;
+/// The same for a file that is made now, and is nobody else's until it is full: there is nothing to go back to, and nothing to wait for.
+pub(crate) fn new(path: &Path) -> Result<Connection, OpenError> {
+    match std::fs::OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(_) => begun(path).map_err(|source| explained(path, source)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(OpenError::Unusable {
+            path: path.to_owned(),
+            what: "is there already",
+        }),
+        Err(error) => Err(OpenError::NotMade {
+            path: path.to_owned(),
+            source: error,
+        }),
+    }
+}
+
+fn begun(path: &Path) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open(path)?;
+    connection.pragma_update_and_check(None, "locking_mode", "exclusive", |_| Ok(()))?;
+    connection.pragma_update_and_check(None, "journal_mode", "off", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "off")?;
+    connection.pragma_update(None, "cache_size", -131_072)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    fill_anew(&transaction, None)?;
+    transaction.commit()?;
+    Ok(connection)
+}
+
+/// That a file holds views of this version.
+pub(crate) fn check_current(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let found = Found::read(connection).map_err(|source| explained(path, source))?;
     match found.refused(path) {
         Some(error) => Err(error),
-        None if found.current() => Ok(connection),
+        None if found.current() => Ok(()),
         None => Err(OpenError::Unusable {
             path: path.to_owned(),
             what: "holds the views of another version",
         }),
     }
+}
+
+/// A connection that only reads.
+pub(crate) fn reading(path: &Path) -> Result<Connection, OpenError> {
+    let prepared = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.pragma_update(None, "query_only", true)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    };
+    let connection = prepared().map_err(|source| explained(path, source))?;
+    check_current(&connection, path)?;
+    Ok(connection)
 }
 
 /// Drops all tables and makes today's, empty.
@@ -158,7 +201,7 @@ impl Found {
     }
 }
 
-fn explained(path: &Path, source: rusqlite::Error) -> OpenError {
+pub(crate) fn explained(path: &Path, source: rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => OpenError::Unusable {

@@ -33,6 +33,16 @@ impl SqliteViewsWriter {
         }
     }
 
+    /// Of a file that has no write-ahead log.
+    pub(crate) fn alone(connection: Connection, path: PathBuf) -> Self {
+        Self {
+            _checkpointer: None,
+            connection,
+            path,
+            json: Vec::with_capacity(4_096),
+        }
+    }
+
     fn save_all(&mut self, batch: &ViewsBatch<'_>) -> Result<(), Failed> {
         let Self { connection, json, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

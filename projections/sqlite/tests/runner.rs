@@ -4,7 +4,7 @@ mod shop;
 
 use aggregates::{OrderEvent, PaymentId};
 use projections::{RunnerSettings, RunnerState, Views};
-use shop::{Log, account, dump, is, line, order, placed, quick, start, wait_for, wait_until_counted};
+use shop::{Broken, Log, account, dump, is, line, order, placed, quick, start, wait_for, wait_until_counted};
 
 fn purchase(n: u64) -> [Option<aggregates::CommerceEvent>; 3] {
     let payment = PaymentId::for_order(order(n));
@@ -83,6 +83,81 @@ fn an_event_that_cannot_be_read_stalls_the_views_after_all_before_it() {
     );
     assert!(reason.contains("cannot be read") && reason.contains("order.vanished"), "{reason}");
     assert_eq!(views.orders(&[order(1), order(2)]).expect("an answer").len(), 2);
+}
+
+#[test]
+fn a_shard_that_is_stalled_is_named_and_the_others_go_on_by_the_tail() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut log = Log::of(1, 4);
+    let poison = log.record_poison(2);
+    // Nothing but the tail brings the others on before the test is over.
+    let settings = RunnerSettings {
+        poll: std::time::Duration::from_mins(10),
+        backoff: (std::time::Duration::from_mins(10), std::time::Duration::from_mins(10)),
+        ..quick()
+    };
+    let (handle, views) = start(&log, directory.path(), settings);
+    let progress = wait_for(&handle, |progress| progress.is_stalled(2));
+    assert_eq!(
+        (progress.count.map(event_store::Shards::count), progress.several()),
+        (Some(4), true)
+    );
+    for n in 1..20 {
+        let shard = u16::try_from(n % 4).expect("small");
+        handle.tail().offer(log.record(shard, &purchase(n)));
+    }
+    let wanted = log.positions();
+    let others = [0, 1, 3];
+    let progress = wait_for(&handle, |progress| {
+        others.iter().all(|shard| progress.position(*shard) == wanted[shard])
+            && progress.shards.iter().any(|known| (known.shard, known.head) == (2, wanted[&2]))
+    });
+    assert_eq!((progress.stalled.as_slice(), progress.position(2)), ([2].as_slice(), poison - 1));
+    assert!(
+        matches!(progress.state, RunnerState::Stalled { shard: 2, .. }),
+        "{:?}",
+        progress.state
+    );
+    assert_eq!(views.orders(&[order(1), order(2), order(3)]).expect("an answer").len(), 2);
+}
+
+#[test]
+fn a_shard_whose_trouble_is_over_goes_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut log = Log::of(1, 2);
+    let (broken, breaks) = Broken::around(&log);
+    log.record(0, &purchase(1));
+    log.record(1, &purchase(2));
+    let (writer, _) = projections_sqlite::SqliteViews::open(directory.path()).expect("views");
+    let handle = projections::Runner::start(std::sync::Arc::new(broken), Box::new(writer), quick()).expect("a thread");
+    wait_for(&handle, |progress| progress.stalled == [1] && progress.position(0) == 3);
+    breaks.store(false, std::sync::atomic::Ordering::Relaxed);
+    let progress = wait_until_counted(&handle, &log);
+    assert!(progress.stalled.is_empty(), "{progress:?}");
+}
+
+#[test]
+fn views_that_are_kept_before_there_is_a_log_are_not_filled_anew_by_the_next_start() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut log = Log::new(1);
+    // It has been looked at, and nobody has taken a shard yet: there is no head.
+    log.found(1);
+    let (handle, _) = start(&log, directory.path(), quick());
+    wait_for(&handle, |progress| progress.count.is_some());
+    handle.tail().offer(log.record(0, &purchase(1)));
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    let file = rusqlite::Connection::open(directory.path().join(projections_sqlite::FILE)).expect("the file");
+    // A row that no event explains is gone when the views are filled anew.
+    file.execute("INSERT INTO accounts_v1 VALUES (x'00', '{}')", []).expect("a row");
+    let (handle, _) = start(&log, directory.path(), quick());
+    log.record(0, &purchase(2));
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    let rows: i64 = file
+        .query_row("SELECT count(*) FROM accounts_v1", [], |row| row.get(0))
+        .expect("a number");
+    assert_eq!(rows, 1, "they were filled anew");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use axum::{
     body::Body,
     http::{Request, StatusCode, header},
 };
+use event_store::Shards;
 use http_body_util::BodyExt as _;
 use key_vault::KeyVault;
 use projections::{
@@ -496,13 +497,31 @@ pub(crate) fn at_position(position: u64) -> Progress {
             head: position,
         }],
         state: RunnerState::Running,
+        ..Progress::default()
+    }
+}
+
+/// A log of several shards, and where each is.
+pub(crate) fn at_positions(positions: &[u64]) -> Progress {
+    let shards = (0..).zip(positions).map(|(shard, position)| ShardProgress {
+        shard,
+        ..at_position(*position).shards[0]
+    });
+    Progress {
+        shards: shards.collect(),
+        count: Shards::new(u16::try_from(positions.len()).expect("few")),
+        ..Progress::default()
     }
 }
 
 pub(crate) fn token(position: u64) -> String {
+    token_of(0, position)
+}
+
+pub(crate) fn token_of(shard: u16, position: u64) -> String {
     ConsistencyToken {
         log_id: LOG,
-        shard: 0,
+        shard,
         position,
     }
     .to_string()

@@ -3,12 +3,16 @@
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
-use super::{Goods, Order, Pay, Shop, Status, Stock};
-use crate::{Invariant, Options, Place, Provided, Report, waiting::Shard};
+use super::{
+    Goods, Order, Pay, Reservation, Shop, Status, Stock,
+    goods::{RESERVED_TWICE, not_ordered},
+    money::{NOT_HELD, NOT_OF_BALANCE},
+};
+use crate::{Invariant, Options, Place, Provided, Report, waiting::Waiting};
 
 /// What an order is judged by.
 struct Judge<'a> {
-    shards: &'a [Shard],
+    waiting: &'a Waiting,
     stocks: &'a [Stock],
     options: &'a Options,
     alone: bool,
@@ -17,9 +21,9 @@ struct Judge<'a> {
 }
 
 impl Shop {
-    pub(crate) fn end(&mut self, shards: &[Shard], options: &Options, report: &mut Report) {
+    pub(crate) fn end(&mut self, waiting: &Waiting, options: &Options, report: &mut Report) {
         let judge = Judge {
-            shards,
+            waiting,
             stocks: &self.stocks,
             options,
             alone: self.alone,
@@ -82,26 +86,22 @@ impl Judge<'_> {
         report.counts.reversed += i128::from(order.reversed);
         let mut wrong = Vec::new();
         if order.status == Status::Unknown {
-            if !order.reservations.is_empty() || order.captured != 0 || order.debited != 0 {
+            let happened = !order.reservations.is_empty() || order.captured != 0 || order.debited != 0;
+            if happened && (self.alone || !order.moving) {
                 wrong.push((Invariant::Chain, "something happened for an order that was not placed".to_owned()));
             }
         } else {
+            if !self.alone && !order.moving && !order.attention() {
+                across_shards(order, &mut wrong);
+            }
             self.money(id, order, &mut wrong);
             self.goods(id, order, &mut wrong);
             self.deadline(id, order, &mut wrong);
             self.ledger(id, order, &mut wrong);
         }
         for (invariant, what) in wrong {
-            let place = Place {
-                positions: Some((order.last, order.last)),
-                shard: if self.alone {
-                    self.shards.first().map(|shard| shard.head.shard)
-                } else {
-                    None
-                },
-                ..Place::order(id)
-            };
-            report.add(invariant, place, what);
+            let (shard, position) = order.last;
+            report.add(invariant, Place::at(shard, position, position).of_order(id), what);
         }
     }
 
@@ -154,18 +154,7 @@ impl Judge<'_> {
             if to_come {
                 return;
             }
-            if self.alone || self.options.quiescent {
-                order.goods_at_the_end(self.stocks, wrong);
-            } else if order
-                .reservations
-                .iter()
-                .any(|known| known.state == Goods::Promised && self.owner(id, order).is_none())
-            {
-                wrong.push((
-                    Invariant::Reservations,
-                    "what was promised is free again: the order has ended, and goods are promised to it".to_owned(),
-                ));
-            }
+            order.goods_at_the_end(self.stocks, wrong);
             return;
         }
         if self.alone && order.status == Status::AwaitingPayment && !order.attention() {
@@ -231,7 +220,7 @@ impl Judge<'_> {
 
     /// Whether nothing happened to it since what is owed was read.
     fn comparable(&self, order: &Order) -> bool {
-        self.shards.iter().all(|shard| shard.waiting.known && order.last <= shard.owed_at)
+        self.waiting.known && !order.moving
     }
 
     /// When something is due that concerns it.
@@ -239,7 +228,7 @@ impl Judge<'_> {
         if !self.comparable(order) {
             return Some(i64::MAX);
         }
-        self.shards.iter().filter_map(|shard| shard.waiting.due([id, order.payment])).max()
+        self.waiting.due([id, order.payment])
     }
 
     fn ledger(&self, id: Uuid, order: &Order, wrong: &mut Vec<(Invariant, String)>) {
@@ -260,8 +249,7 @@ impl Judge<'_> {
                 format!("the provider charged {charged} and gave back {cancelled}"),
             ));
         }
-        let heads = &self.options.ledger_heads;
-        if !heads.iter().all(|(_, head)| order.last <= *head) {
+        if order.later {
             return;
         }
         match order.requested_at {
@@ -313,5 +301,42 @@ impl Judge<'_> {
                 format!("the provider charged {} for an order that the log does not know", provided.charged),
             );
         }
+    }
+}
+
+/// What is checked at each event where all happens in one order, and of the whole where it does not.
+fn across_shards(order: &Order, wrong: &mut Vec<(Invariant, String)>) {
+    for known in &order.reservations {
+        if !order.orders(known.product, known.quantity) {
+            wrong.push((Invariant::Reservations, not_ordered(known.quantity)));
+        }
+    }
+    let twice = |known: &Reservation| order.reservations.iter().filter(|other| other.product == known.product).count() > 1;
+    if !order.helped && order.reservations.iter().any(twice) {
+        wrong.push((Invariant::Reservations, RESERVED_TWICE.to_owned()));
+    }
+    // They are held when the money is asked for, and may have ended since.
+    let held = order.held(|_| true);
+    if order.requested_at.is_some() && !held {
+        wrong.push((Invariant::Reservations, NOT_HELD.to_owned()));
+    }
+    if order.of_balance && !held {
+        let what = "the balance is asked for the money, and not all goods are held".to_owned();
+        wrong.push((Invariant::Reservations, what));
+    }
+    if order.card && order.of_balance {
+        wrong.push((Invariant::Money, NOT_OF_BALANCE.to_owned()));
+    }
+    if order.debited != 0 && order.debited != order.total {
+        let what = format!(
+            "an order is debited once, with its total of {}: it was with {}",
+            order.total, order.debited
+        );
+        wrong.push((Invariant::Money, what));
+    }
+    // The wallet is asked first.
+    if !order.card && order.captured != 0 && order.debited != order.captured {
+        let what = format!("{} are taken from the balance, which says {}", order.captured, order.debited);
+        wrong.push((Invariant::Money, what));
     }
 }

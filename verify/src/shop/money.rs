@@ -2,7 +2,7 @@
 
 use event_store::Event;
 
-use super::{Goods, Order, Pay, Shop, Status, order_of, read, say};
+use super::{Goods, Order, Pay, Reservation, Shop, Status, order_of, read, say};
 use crate::{
     Invariant, Place, Report,
     shapes::{Amount, Anything, Contradicted, OrderAmount, Requested, Resolved},
@@ -15,9 +15,10 @@ impl Shop {
         let mut money = None;
         let alone = self.alone;
         let order = self.orders.entry(id).or_default();
-        order.last = event.position;
+        order.happened(event, self.moment);
         order.payment = event.stream.id;
-        if alone && order.status == Status::Unknown {
+        // Its order is in the same shard, and what comes first there happened first.
+        if order.status == Status::Unknown {
             wrong.push((Invariant::Money, format!("{name} happens for an order that was not placed")));
         }
         let mut expect = |holds: bool, what: &dyn Fn() -> String| {
@@ -31,7 +32,7 @@ impl Shop {
                 let amount = prepared.amount.amount;
                 money = Some(prepared.amount);
                 expect(order.pay == Pay::None, &|| "a payment is prepared once".to_owned());
-                expect(!alone || amount == order.total, &|| {
+                expect(amount == order.total, &|| {
                     format!("{amount} are to be paid, and the total is {}", order.total)
                 });
                 (order.pay, order.billed) = (Pay::Prepared, amount);
@@ -68,7 +69,7 @@ impl Shop {
                 expect(!order.card || order.requested_at.is_some(), &|| {
                     "money is taken that nobody asked for".to_owned()
                 });
-                expect(order.card || order.debited == amount, &|| {
+                expect(order.card || !alone || order.debited == amount, &|| {
                     format!("{amount} are taken from the balance, which says {}", order.debited)
                 });
                 order.captured = order.captured.saturating_add(amount);
@@ -132,11 +133,8 @@ impl Shop {
             }
         }
         expect(money.is_none_or(|money| money.amount >= 0), &|| "an amount is negative".to_owned());
-        if alone && name == "requested" && !order.held() {
-            wrong.push((
-                Invariant::Reservations,
-                "the provider is asked for the money, and not all goods are held".to_owned(),
-            ));
+        if alone && name == "requested" && !order.held(|known| known.state == Goods::Promised) {
+            wrong.push((Invariant::Reservations, NOT_HELD.to_owned()));
         }
         if money.is_some_and(|money| !self.one_currency(money)) {
             wrong.push((Invariant::Money, "the amount is in another currency".to_owned()));
@@ -164,14 +162,15 @@ impl Shop {
                 let moved: OrderAmount<'_> = read(event)?;
                 let amount = moved.amount.amount;
                 let order = self.orders.entry(moved.order).or_default();
-                order.last = event.position;
+                order.happened(event, self.moment);
+                order.of_balance = true;
                 id = Some(moved.order);
-                if order.card || alone && order.status == Status::Unknown {
-                    wrong.push("the order is not one that this balance pays".to_owned());
+                if alone && (order.card || order.status == Status::Unknown) {
+                    wrong.push(NOT_OF_BALANCE.to_owned());
                 }
                 match name {
                     "debited" => {
-                        if order.debited != 0 || amount != order.total && alone {
+                        if order.debited != 0 || alone && amount != order.total {
                             wrong.push(format!(
                                 "an order is debited once, with its total of {}: it was with {}, now with {amount}",
                                 order.total, order.debited
@@ -181,7 +180,7 @@ impl Shop {
                         *balance -= i128::from(amount);
                     }
                     "credited" => {
-                        if order.credited != 0 || alone && order.debited != amount {
+                        if order.credited != 0 || order.debited != amount {
                             wrong.push(format!(
                                 "what was debited is credited once: {} were debited, {} credited, now {amount}",
                                 order.debited, order.credited
@@ -222,13 +221,17 @@ impl Shop {
     }
 }
 
+pub(super) const NOT_HELD: &str = "the provider is asked for the money, and not all goods are held";
+
+pub(super) const NOT_OF_BALANCE: &str = "the order is not one that this balance pays";
+
 impl Order {
-    /// Whether every line is reserved, and none can expire.
-    fn held(&self) -> bool {
+    /// Whether every line is reserved like this, and none can expire.
+    pub(super) fn held(&self, like: impl Fn(&Reservation) -> bool) -> bool {
         self.lines.iter().all(|line| {
             self.reservations
                 .iter()
-                .any(|known| known.product == line.product && known.state == Goods::Promised && known.expires_at.is_none())
+                .any(|known| known.product == line.product && like(known) && known.expires_at.is_none())
         })
     }
 

@@ -10,7 +10,7 @@ use aggregates::{
     WalletCommand,
 };
 use engine::{Actor, Cause, Core, CoreSettings, Idempotency, Input, Outcome, Output, Request};
-use event_store::{EventStore, LogWriter, RecordKey};
+use event_store::{EventStore, LogWriter, RecordKey, Shards};
 use payment_gateway::{CancellationOutcome, ChargeOutcome, StatusOutcome};
 use sagas::ProviderCall;
 use uuid::Uuid;
@@ -31,19 +31,22 @@ pub(crate) enum Paid {
 }
 
 pub(crate) struct World {
-    core: Core<u64>,
-    /// After the core: whose connection is closed last leaves the log in one file, and a reader's cannot.
+    shards: Shards,
+    /// One for each shard.
+    cores: Vec<Core<u64>>,
+    /// After the cores: whose connection is closed last leaves the log in one file, and a reader's cannot.
     writer: Box<dyn LogWriter>,
     pub(crate) clock: i64,
-    inbox: Vec<Input<u64>>,
+    /// What comes in next, by shard.
+    inboxes: Vec<Vec<Input<u64>>>,
     requests: u64,
     charges: BTreeMap<Uuid, Provided>,
     /// How often a charge was asked for.
     asked: BTreeMap<String, u32>,
-    /// Calls that are not answered yet.
-    calls: Vec<(Uuid, ProviderCall)>,
+    /// Calls that are not answered yet, and the shard that waits for each.
+    calls: Vec<(u16, Uuid, ProviderCall)>,
     /// Looks at the log after every commit, at this time.
-    pub(crate) look: Option<Box<dyn FnMut(i64)>>,
+    pub(crate) look: Option<Box<dyn FnMut(i64) + Send>>,
 }
 
 pub(crate) fn product(number: u32) -> ProductId {
@@ -74,12 +77,19 @@ fn represent(kind: Kind, id: Uuid, state: &State, version: u64) -> Vec<u8> {
 impl World {
     /// A shop with three products, 10 of each, and a buyer with 100,000.
     pub(crate) fn open(store: &dyn EventStore) -> Self {
-        let mut world = Self::closed(store);
+        Self::open_over(store, 1)
+    }
+
+    /// The same over so many shards.
+    pub(crate) fn open_over(store: &dyn EventStore, shards: u16) -> Self {
+        let mut world = Self::closed_over(store, shards);
         for number in 0..3 {
             world.create(number, Stock::OnHand(10));
         }
         world.create(3, Stock::Unlimited);
         world.register();
+        // The account may be kept by another shard than its e-mail address.
+        world.settle();
         world.deposit(100_000);
         world.settle();
         world
@@ -87,15 +97,25 @@ impl World {
 
     /// The same with nothing in it.
     pub(crate) fn closed(store: &dyn EventStore) -> Self {
-        let processes = settings();
+        Self::closed_over(store, 1)
+    }
+
+    fn closed_over(store: &dyn EventStore, shards: u16) -> Self {
+        let shards = Shards::new(shards).expect("a few shards");
         let mut writer = store.writer().expect("a writer");
-        let head = writer.take(0, Uuid::nil(), START).expect("the shard is free");
-        let settings = CoreSettings::new(processes, jiff::tz::TimeZone::UTC, represent);
+        writer.found(shards).expect("a log that is new");
+        let mut settings = CoreSettings::new(settings(), jiff::tz::TimeZone::UTC, represent);
+        settings.shards = shards;
+        let core = |shard: u16| {
+            let head = writer.take(shard, Uuid::nil(), START).expect("the shard is free");
+            Core::new(head, store.reader().expect("a reader"), settings.clone()).expect("a log that can be read")
+        };
         Self {
-            core: Core::new(head, store.reader().expect("a reader"), settings).expect("a log that can be read"),
+            shards,
+            cores: shards.all().map(core).collect(),
             writer,
             clock: START,
-            inbox: Vec::new(),
+            inboxes: shards.all().map(|_| Vec::new()).collect(),
             requests: 0,
             charges: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -153,7 +173,10 @@ impl World {
             idempotency,
             ..Request::new(command, cause)
         };
-        self.inbox.push(Input::Command(self.requests, Box::new(request)));
+        let (kind, id) = request.command.target();
+        let shard = self.shards.of(kind.key(id));
+        let ticket = self.requests;
+        self.tell(shard, Input::Command(ticket, Box::new(request)));
     }
 
     fn keyed(&mut self, command: Command) {
@@ -262,52 +285,85 @@ impl World {
         self.clock += i64::try_from(time.as_micros()).expect("a short time");
     }
 
+    fn tell(&mut self, shard: u16, input: Input<u64>) {
+        self.inboxes[usize::from(shard)].push(input);
+    }
+
     /// Decides and commits what waits; what the provider is asked stays unanswered.
     pub(crate) fn begin(&mut self) {
-        loop {
-            let inputs = std::mem::take(&mut self.inbox);
-            let outputs = self.core.step(Timestamp::from_micros(self.clock), inputs);
-            let mut moved = false;
-            for output in outputs {
-                match output {
-                    Output::Commit(batch) => {
-                        self.inbox.push(Input::Committed(self.writer.commit(&[&batch])));
-                        if let Some(look) = &mut self.look {
-                            look(self.clock);
-                        }
-                        moved = true;
-                    }
-                    Output::Call(id, call) => self.calls.push((id, call)),
-                    Output::Answer(..) | Output::Publish(_) => {}
-                    Output::Stop { reason } => panic!("it stopped: {reason}"),
+        while self.go_on() {}
+    }
+
+    /// Every shard takes one step; says whether there is something to go on with.
+    pub(crate) fn go_on(&mut self) -> bool {
+        for shard in self.shards.all() {
+            self.step(shard);
+        }
+        // Each step is a little later than the one before.
+        self.clock += 1_000;
+        self.wake_at().is_some_and(|due| due <= self.clock) || self.inboxes.iter().any(|inbox| !inbox.is_empty())
+    }
+
+    /// One shard takes one step.
+    pub(crate) fn step(&mut self, shard: u16) {
+        let index = usize::from(shard);
+        let inputs = std::mem::take(&mut self.inboxes[index]);
+        let outputs = self.cores[index].step(Timestamp::from_micros(self.clock), inputs);
+        for output in outputs {
+            self.take(shard, output);
+        }
+    }
+
+    fn take(&mut self, shard: u16, output: Output<u64>) {
+        match output {
+            Output::Commit(batch) => {
+                let committed = self.writer.commit(&[&batch]);
+                self.tell(shard, Input::Committed(committed));
+                if let Some(look) = &mut self.look {
+                    look(self.clock);
                 }
             }
-            // Each step is a little later than the one before.
-            self.clock += 1_000;
-            let due = self.core.wake_at().is_some_and(|due| due.micros() <= self.clock);
-            if !moved && !due && self.inbox.is_empty() {
-                return;
+            Output::Call(id, call) => self.calls.push((shard, id, call)),
+            Output::Send(message) => self.tell(message.to, Input::Received(message)),
+            Output::Publish(events) => {
+                let changed = events.iter().filter_map(|recorded| Some(recorded.event.as_ref()?.source()));
+                for (kind, id) in changed.filter(|(kind, _)| *kind == Kind::Product) {
+                    for other in self.shards.all().filter(|other| *other != shard) {
+                        self.tell(other, Input::Changed(kind, id));
+                    }
+                }
             }
+            Output::Answer(..) => {}
+            Output::Stop { reason } => panic!("it stopped: {reason}"),
         }
+    }
+
+    fn wake_at(&self) -> Option<i64> {
+        self.cores.iter().filter_map(Core::wake_at).map(Timestamp::micros).min()
     }
 
     /// Until nothing moves any more but what is due later than in two minutes.
     pub(crate) fn settle(&mut self) {
         loop {
             self.begin();
-            let calls = std::mem::take(&mut self.calls);
-            let none = calls.is_empty();
-            for (id, call) in calls {
-                let outcome = self.provider(&call);
-                self.inbox.push(Input::Outcome(id, outcome));
-            }
-            if none {
-                match self.core.wake_at() {
-                    Some(due) if due.micros() < self.clock + 120_000_000 => self.clock = self.clock.max(due.micros()),
+            if !self.answer_calls() {
+                match self.wake_at() {
+                    Some(due) if due < self.clock + 120_000_000 => self.clock = self.clock.max(due),
                     _ => return,
                 }
             }
         }
+    }
+
+    /// The provider answers what it was asked; says whether it was.
+    pub(crate) fn answer_calls(&mut self) -> bool {
+        let calls = std::mem::take(&mut self.calls);
+        let any = !calls.is_empty();
+        for (shard, id, call) in calls {
+            let outcome = self.provider(&call);
+            self.tell(shard, Input::Outcome(id, outcome));
+        }
+        any
     }
 
     fn provider(&mut self, call: &ProviderCall) -> Outcome {
@@ -359,8 +415,9 @@ impl World {
         self.charges.iter().map(|(order, provided)| (*order, *provided)).collect()
     }
 
+    /// How many events there are.
     pub(crate) fn head(&self) -> u64 {
-        self.core.head().position
+        self.cores.iter().map(|core| core.head().position).sum()
     }
 }
 

@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,10 @@ use aggregates::{
     OrderId, PaymentEvent, PaymentId, PaymentMethod, ProductEvent, ProductId, Quantity, Recorded, Registration, Role, Sealed, Stock,
     Timestamp, TrackingId, WalletEvent,
 };
-use event_store::{Batch, Event, EventStore, Head, LogWriter, MemoryStore, StreamId, batch_hash};
+use event_store::{
+    Batch, Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey, Shards, StoreError,
+    StreamId, StreamRead, StreamSlice, Unfinished, batch_hash,
+};
 use projections::{Progress, Runner, RunnerHandle, RunnerSettings, RunnerState};
 use projections_sqlite::SqliteViews;
 use uuid::Uuid;
@@ -36,6 +42,21 @@ impl Log {
             heads: BTreeMap::new(),
             sequences: HashMap::new(),
         }
+    }
+
+    /// A log that says how many shards it has, each with a head.
+    pub(crate) fn of(id: u128, shards: u16) -> Self {
+        let mut log = Self::new(id);
+        for shard in log.found(shards).all() {
+            log.head(shard);
+        }
+        log
+    }
+
+    /// Says how many shards it has.
+    pub(crate) fn found(&mut self, shards: u16) -> Shards {
+        let count = Shards::new(shards).expect("a few shards");
+        self.writer.found(count).expect("a new log")
     }
 
     /// Records what happened in a shard, and returns it as it was recorded. None stands for a process's event.
@@ -294,8 +315,8 @@ impl Dice {
 }
 
 /// The streams of a random shop; each stream begins with what begins it.
-#[derive(Default)]
 pub(crate) struct RandomShop {
+    shards: u16,
     orders: u64,
     prepared: HashSet<u64>,
 }
@@ -304,13 +325,26 @@ const PRODUCTS: u64 = 5;
 const BUYERS: u64 = 7;
 
 impl RandomShop {
+    pub(crate) fn over(shards: u16) -> Self {
+        Self {
+            shards,
+            orders: 0,
+            prepared: HashSet::new(),
+        }
+    }
+
+    /// Where everything of this number is kept.
+    fn shard(&self, n: u64) -> u16 {
+        u16::try_from(n % u64::from(self.shards)).expect("small")
+    }
+
     /// What every shop begins with, in its shard.
-    pub(crate) fn opening() -> Vec<(u16, CommerceEvent)> {
+    pub(crate) fn opening(&self) -> Vec<(u16, CommerceEvent)> {
         let mut events = Vec::new();
         for n in 0..PRODUCTS {
-            events.push((shard(n), offered(n, &format!("product {n}"), 100 + n % 2)));
+            events.push((self.shard(n), offered(n, &format!("product {n}"), 100 + n % 2)));
             events.push((
-                shard(n),
+                self.shard(n),
                 stock(
                     n,
                     InventoryEvent::Opened {
@@ -331,7 +365,7 @@ impl RandomShop {
                 at: Timestamp::from_micros(1),
             };
             events.push((
-                shard(n),
+                self.shard(n),
                 CommerceEvent::Account(
                     account(n),
                     AccountEvent::Opened {
@@ -341,7 +375,7 @@ impl RandomShop {
                 ),
             ));
             events.push((
-                shard(n),
+                self.shard(n),
                 CommerceEvent::Wallet(account(n), WalletEvent::Opened { currency: Currency::KRW }),
             ));
         }
@@ -353,25 +387,25 @@ impl RandomShop {
         let buyer = dice.roll(BUYERS);
         let n = dice.roll(PRODUCTS);
         match dice.roll(8) {
-            0 => (shard(n), None),
-            1 => (shard(n), Some(Self::stock_event(n, dice))),
-            2 => (shard(buyer), Some(Self::wallet_event(buyer, dice))),
+            0 => (self.shard(n), None),
+            1 => (self.shard(n), Some(Self::stock_event(n, dice))),
+            2 => (self.shard(buyer), Some(Self::wallet_event(buyer, dice))),
             3 => {
                 let change = ProductEvent::Changed {
                     name: None,
                     description: None,
                     price: Some(won(4_000 + i64::try_from(dice.roll(9)).expect("small"))),
                 };
-                (shard(n), Some(CommerceEvent::Product(product(n), change)))
+                (self.shard(n), Some(CommerceEvent::Product(product(n), change)))
             }
             4 | 5 if self.orders > 0 => {
                 let n = dice.roll(self.orders);
-                (shard(n), Some(is(n, Self::order_event(n, dice))))
+                (self.shard(n), Some(is(n, Self::order_event(n, dice))))
             }
             6 if self.orders > 0 => {
                 let n = dice.roll(self.orders);
                 (
-                    shard(n),
+                    self.shard(n),
                     Some(CommerceEvent::Payment(PaymentId::for_order(order(n)), self.payment_event(n, dice))),
                 )
             }
@@ -379,7 +413,7 @@ impl RandomShop {
                 let n = self.orders;
                 self.orders += 1;
                 let lines = (0..=dice.roll(2)).map(|line_of| line(line_of, &format!("product {line_of}"), 100 + line_of % 2));
-                (shard(n), Some(placed(n, buyer, lines)))
+                (self.shard(n), Some(placed(n, buyer, lines)))
             }
         }
     }
@@ -478,7 +512,81 @@ fn stock(n: u64, event: InventoryEvent) -> CommerceEvent {
     CommerceEvent::Inventory(product(n), event)
 }
 
-/// Two shards.
-fn shard(n: u64) -> u16 {
-    u16::try_from(n % 2).expect("small")
+/// A log of which shard 1 cannot be read for the time being.
+pub(crate) struct Broken {
+    store: MemoryStore,
+    breaks: Arc<AtomicBool>,
+}
+
+impl Broken {
+    pub(crate) fn around(log: &Log) -> (Self, Arc<AtomicBool>) {
+        let breaks = Arc::new(AtomicBool::new(true));
+        let broken = Self {
+            store: log.store.clone(),
+            breaks: Arc::clone(&breaks),
+        };
+        (broken, breaks)
+    }
+}
+
+impl EventStore for Broken {
+    fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError> {
+        self.store.writer()
+    }
+
+    fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
+        Ok(Box::new(Self {
+            store: self.store.clone(),
+            breaks: Arc::clone(&self.breaks),
+        }))
+    }
+}
+
+impl LogReader for Broken {
+    fn head(&self, shard: u16) -> Result<Option<Head>, StoreError> {
+        self.store.head(shard)
+    }
+
+    fn read(
+        &self,
+        records: &[RecordKey],
+        streams: &[StreamRead],
+    ) -> Result<(Vec<Option<IdempotencyRecord>>, Vec<StreamSlice>), StoreError> {
+        self.store.read(records, streams)
+    }
+
+    fn events(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        if shard == 1 && self.breaks.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("this disk does not answer".into()));
+        }
+        self.store.events(shard, after, limit)
+    }
+
+    fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.store.stream(stream, after, limit)
+    }
+
+    fn batches(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<(u64, Hash, Hash, u64)>, StoreError> {
+        self.store.batches(shard, after, limit)
+    }
+
+    fn unfinished(&self, shard: u16) -> Result<Unfinished, StoreError> {
+        self.store.unfinished(shard)
+    }
+
+    fn parked(&self, shard: u16, limit: usize) -> Result<Vec<Parked>, StoreError> {
+        self.store.parked(shard, limit)
+    }
+
+    fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
+        self.store.parked_input(shard, id)
+    }
+
+    fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
+        self.store.shard_count()
+    }
+
+    fn shards(&self) -> Result<Vec<u16>, StoreError> {
+        self.store.shards()
+    }
 }

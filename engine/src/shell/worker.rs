@@ -1,0 +1,136 @@
+//! The thread that runs one shard's core.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use aggregates::{Kind, Recorded, Timestamp};
+use event_store::Batch;
+use tokio::sync::watch;
+
+use super::{Message, Shared, Subscriber, Ticket, provider::Caller, transport::Transport};
+use crate::{Core, Input, Output};
+
+/// The most inputs that one turn takes.
+const INPUTS: usize = 1_024;
+
+/// How often waiting requests are looked through for those that nobody waits for any more.
+const PRUNE_EVERY: Duration = Duration::from_secs(5);
+
+pub(super) struct Worker {
+    pub(super) shard: u16,
+    pub(super) core: Core<Ticket>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) caller: Caller,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) subscribers: Arc<[Subscriber]>,
+    pub(super) batches: mpsc::Sender<Arc<Batch>>,
+    pub(super) ended: watch::Sender<Option<String>>,
+}
+
+impl Worker {
+    pub(super) fn run(mut self, messages: &mpsc::Receiver<Message>) {
+        let mut stopping = false;
+        let mut pruned = Instant::now();
+        let mut inputs = Vec::new();
+        loop {
+            if stopping && self.core.idle() {
+                return;
+            }
+            self.wait(messages, &mut inputs, &mut stopping);
+            for output in self.core.step(self.now(), inputs.drain(..)) {
+                if self.carry_out(output) {
+                    self.shared.stopping.store(true, Ordering::Relaxed);
+                    return;
+                }
+            }
+            if let Some(calls) = self.shared.calls.get(usize::from(self.shard)) {
+                calls.store(self.core.calls_under_way(), Ordering::Relaxed);
+            }
+            if pruned.elapsed() > PRUNE_EVERY {
+                self.core.forget_watchers(|ticket| ticket.answer.is_closed());
+                pruned = Instant::now();
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.lock().now()
+    }
+
+    /// Waits for something to do, and takes all that is there.
+    fn wait(&mut self, messages: &mpsc::Receiver<Message>, inputs: &mut Vec<Input<Ticket>>, stopping: &mut bool) {
+        let first = match self.core.wake_at() {
+            Some(due) => {
+                let left = u64::try_from(due.micros().saturating_sub(self.now().micros())).unwrap_or(0);
+                match messages.recv_timeout(Duration::from_micros(left).min(PRUNE_EVERY)) {
+                    Ok(message) => Some(message),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
+                }
+            }
+            None => Some(messages.recv().unwrap_or(Message::Stop)),
+        };
+        for message in first.into_iter().chain(messages.try_iter().take(INPUTS)) {
+            match message {
+                Message::Input(input) => inputs.push(input),
+                Message::Stop => *stopping = true,
+            }
+        }
+    }
+
+    /// Says whether the engine is at its end.
+    fn carry_out(&self, output: Output<Ticket>) -> bool {
+        match output {
+            Output::Commit(batch) => {
+                if self.batches.send(batch).is_err() {
+                    self.end("the store thread has ended");
+                    return true;
+                }
+            }
+            // Whoever asked may have gone.
+            Output::Answer(ticket, answer) => drop(ticket.answer.send(answer)),
+            Output::Call(id, call) => {
+                if let Some(inbox) = self.shared.inboxes.of(self.shard) {
+                    self.caller.call(inbox, id, call);
+                }
+            }
+            Output::Send(message) => self.transport.send(*message, &self.shared.inboxes),
+            Output::Publish(events) => self.publish(&events),
+            Output::Stop { reason } => {
+                self.end(&reason);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn publish(&self, events: &Arc<[Recorded]>) {
+        for subscriber in self.subscribers.iter() {
+            subscriber(events);
+        }
+        // Before anybody is answered that a product is changed, the other shards, whose orders name it, know.
+        for (kind, id) in events.iter().filter_map(|recorded| Some(recorded.event.as_ref()?.source())) {
+            if kind == Kind::Product {
+                for other in self.shared.inboxes.shards().filter(|other| *other != self.shard) {
+                    self.shared.inboxes.put(other, Input::Changed(kind, id));
+                }
+            }
+        }
+    }
+
+    fn end(&self, reason: &str) {
+        tracing::error!(shard = self.shard, %reason, "the engine stops");
+        // The first reason is the one that counts.
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert_with(|| reason.to_owned());
+            first
+        });
+    }
+}

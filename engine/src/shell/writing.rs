@@ -1,0 +1,202 @@
+//! The store thread: it writes the batches of all shards, those that wait together in one transaction.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use event_store::{Batch, CommitError, LogReader, LogWriter};
+
+use super::{Message, clock::now};
+use crate::Input;
+
+/// How often a writer says that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
+/// A shard that was taken.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) shard: u16,
+    pub(super) epoch: u64,
+    /// Who hears what became of its batches.
+    pub(super) inbox: mpsc::Sender<Message>,
+}
+
+impl Taken {
+    /// Says what became of the shard's batch; says whether anybody listens.
+    pub(super) fn tell(&self, result: Result<(), CommitError>) -> bool {
+        self.inbox.send(Message::Input(Input::Committed(result))).is_ok()
+    }
+}
+
+/// Writes until nobody gives it batches any more.
+pub(super) fn write_batches(writer: &mut dyn LogWriter, reader: &dyn LogReader, shards: &[Taken], batches: &mpsc::Receiver<Arc<Batch>>) {
+    // Taking the shards was the first.
+    let mut last_beat = Instant::now();
+    loop {
+        if last_beat.elapsed() >= HEARTBEAT {
+            for taken in shards {
+                beat(writer, taken);
+            }
+            last_beat = Instant::now();
+        }
+        match batches.recv_timeout(HEARTBEAT.saturating_sub(last_beat.elapsed())) {
+            Ok(first) => {
+                // A shard has one batch under way, so there are no more than shards.
+                let together: Vec<_> = [first].into_iter().chain(batches.try_iter().take(shards.len() - 1)).collect();
+                for (batch, result) in together.iter().zip(write(writer, reader, &together)) {
+                    if let Some(taken) = shards.iter().find(|taken| taken.shard == batch.shard) {
+                        taken.tell(result);
+                    }
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Whoever was taken over, or has a disk that does not keep what it is given, has nothing more to say, also when there is nothing to write.
+fn beat(writer: &mut dyn LogWriter, taken: &Taken) {
+    if let Err(error) = writer.heartbeat(taken.shard, taken.epoch, now().micros()) {
+        tracing::warn!(%error, shard = taken.shard, "the heartbeat was not written");
+        if matches!(error, CommitError::Fenced(_) | CommitError::Disk(_)) {
+            taken.tell(Err(error));
+        }
+    }
+}
+
+fn write(writer: &mut dyn LogWriter, reader: &dyn LogReader, batches: &[Arc<Batch>]) -> Vec<Result<(), CommitError>> {
+    let begun = Instant::now();
+    let results = commit(writer, reader, batches);
+    metrics::histogram!("jangbu_commit_seconds").record(begun.elapsed().as_secs_f64());
+    let written: usize = batches
+        .iter()
+        .zip(&results)
+        .filter(|(_, result)| result.is_ok())
+        .map(|(batch, _)| batch.events.len())
+        .sum();
+    if results.iter().any(Result::is_ok) {
+        metrics::counter!("jangbu_commits_total").increment(1);
+        metrics::counter!("jangbu_events_total").increment(written as u64);
+        #[allow(clippy::cast_precision_loss, reason = "a transaction has a few thousand events")]
+        metrics::histogram!("jangbu_commit_events").record(written as f64);
+    }
+    results
+}
+
+/// Writes batches of several shards in one transaction; what became of each, in their order.
+///
+/// One that is refused, or whose shard was taken over, must not keep the others from being written: then each is written by itself.
+fn commit(writer: &mut dyn LogWriter, reader: &dyn LogReader, batches: &[Arc<Batch>]) -> Vec<Result<(), CommitError>> {
+    let all: Vec<_> = batches.iter().map(Arc::as_ref).collect();
+    match writer.commit(&all) {
+        Ok(()) => batches.iter().map(|_| Ok(())).collect(),
+        Err(CommitError::Refused(_) | CommitError::Fenced(_)) if batches.len() > 1 => {
+            let alone = |batch: &Arc<Batch>| writer.commit(&[batch]).or_else(|error| after_doubt(reader, batch, error));
+            batches.iter().map(alone).collect()
+        }
+        Err(error) => {
+            let (alike, text) = (alike(&error), error.to_string());
+            let errors = [error].into_iter().chain(std::iter::repeat_with(|| alike(text.as_str().into())));
+            batches
+                .iter()
+                .zip(errors)
+                .map(|(batch, error)| after_doubt(reader, batch, error))
+                .collect()
+        }
+    }
+}
+
+/// What makes an error of the same kind: each shard is told its own.
+fn alike(error: &CommitError) -> fn(Box<dyn std::error::Error + Send + Sync>) -> CommitError {
+    match error {
+        CommitError::Unknown(_) => CommitError::Unknown,
+        CommitError::Disk(_) => CommitError::Disk,
+        CommitError::NotWritten(_) | CommitError::Refused(_) | CommitError::Fenced(_) => CommitError::NotWritten,
+    }
+}
+
+/// What became of a commit: where its outcome is unknown, the head tells.
+///
+/// # Errors
+/// What the writer said; instead of [`CommitError::Unknown`] what the head shows.
+pub fn after_doubt(reader: &dyn LogReader, batch: &Batch, error: CommitError) -> Result<(), CommitError> {
+    let CommitError::Unknown(source) = error else { return Err(error) };
+    if batch.events.is_empty() {
+        // It moves no head, so the head cannot tell. Dropping it is safe: what it held is read again, and a record that was written
+        // answers the repeat.
+        return Err(CommitError::NotWritten(source));
+    }
+    match reader.head(batch.shard) {
+        Ok(Some(head)) if head.position == batch.last_position() && head.hash == batch.hash && head.epoch == batch.epoch => Ok(()),
+        Ok(Some(head)) if head.epoch != batch.epoch => Err(CommitError::Fenced(batch.shard)),
+        Ok(_) => Err(CommitError::NotWritten(source)),
+        // Neither written nor not: only a new start finds out.
+        Err(_) => Err(CommitError::Disk(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event_store::{EventStore, Head, IdempotencyRecord, MemoryStore, RecordKey};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn batch(head: &Head, key: u8) -> Batch {
+        let record = IdempotencyRecord {
+            key: RecordKey([key; 16]),
+            fingerprint: [0; 16],
+            position: 0,
+            recorded_at: 0,
+            answer: Box::default(),
+        };
+        Batch {
+            epoch: head.epoch,
+            first_position: head.position + 1,
+            records: vec![record],
+            ..Batch::default()
+        }
+    }
+
+    #[test]
+    fn a_doubtful_batch_without_events_counts_as_not_written() {
+        let store = MemoryStore::default();
+        let head = store
+            .writer()
+            .and_then(|mut writer| writer.take(0, Uuid::nil(), 0))
+            .expect("the shard");
+        let reader = store.reader().expect("a reader");
+        let doubt = || CommitError::Unknown("the connection died".into());
+        let settled = after_doubt(reader.as_ref(), &batch(&head, 1), doubt());
+        assert!(matches!(settled, Err(CommitError::NotWritten(_))), "{settled:?}");
+    }
+
+    #[test]
+    fn a_doubtful_batch_of_a_writer_that_was_fenced_meanwhile_is_not_taken_for_written() {
+        let store = MemoryStore::default();
+        let mut writer = store.writer().expect("a writer");
+        let head = writer.take(0, Uuid::nil(), 0).expect("the shard");
+        writer.take(0, Uuid::nil(), 0).expect("the shard again");
+        let reader = store.reader().expect("a reader");
+        let mut doubtful = batch(&head, 1);
+        doubtful.events.push(event_store::Event {
+            shard: 0,
+            position: 1,
+            stream: event_store::StreamId::new("order", Uuid::nil()),
+            sequence: 1,
+            event_id: Uuid::nil(),
+            event_type: "order.placed".into(),
+            event_version: "1.0.0".into(),
+            recorded_at: 0,
+            payload: "{}".into(),
+            metadata: "{}".into(),
+        });
+        let settled = after_doubt(reader.as_ref(), &doubtful, CommitError::Unknown("the connection died".into()));
+        assert!(matches!(settled, Err(CommitError::Fenced(0))), "{settled:?}");
+    }
+}
