@@ -12,6 +12,8 @@ LISTEN ?= 127.0.0.1:8080
 DATA ?= ./data
 FUZZ_SECONDS ?= 5
 KILLS ?= 500
+# The tests of a whole shop over HTTP, which hold for any number of shards. Those that kill it do both by themselves.
+OF_A_SHOP := attack bad_input defects load ops races serve ways_back
 
 # CI builds beside the clone, so that a fresh clone finds what the one before it built.
 ifeq ($(CI),true)
@@ -22,7 +24,7 @@ export PATH := $(CACHE)/cargo-deny/bin:$(PATH)
 
 heading = @printf '\n==> %s\n' '$(1)'
 
-.PHONY: help run test simulate mutants fuzz kill check format bench audit clean-data setup-build setup-test
+.PHONY: help run test simulate mutants fuzz kill check format bench bench-shards audit clean-data setup-build setup-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,9 +38,12 @@ run: setup-build ## build the shop and serve the demo on http://127.0.0.1:8080, 
 test: check ## what CI runs: check, every test, 10,000 simulated seeds, fuzzing, the purchase of the README
 	$(call heading,Tests)
 	cargo test --workspace --locked
-	$(call heading,The simulation: 10000 seeds and every pair of crashes of every story)
+	$(call heading,The shop once more with four shards)
+	JANGBU_TEST_SHARDS=4 cargo test --locked -p jangbu $(foreach test,$(OF_A_SHOP),--test $(test))
+	$(call heading,The simulation: 10000 seeds with one shard and with four and every pair of crashes of every story)
 	cargo build --release --locked -p simulation
 	'$(TARGET)/release/simulation' --seeds 10000
+	'$(TARGET)/release/simulation' --seeds 10000 --shards 4
 	'$(TARGET)/release/simulation' --scenarios
 	$(call heading,Fuzzing of what is read from outside)
 	tools/fuzz.sh $(FUZZ_SECONDS)
@@ -47,9 +52,9 @@ test: check ## what CI runs: check, every test, 10,000 simulated seeds, fuzzing,
 	$(call heading,The purchase of the README)
 	tools/readme-test.sh '$(TARGET)/debug/jangbu'
 
-simulate: setup-build ## the whole engine under seeded faults: SEED=n that one again, SEEDS=n so many (from SEED); a million takes about an hour
+simulate: setup-build ## the whole engine under seeded faults: SEED=n that one again, SEEDS=n so many (from SEED), SHARDS=n; a million takes about an hour
 	cargo build --release --locked -p simulation
-	'$(TARGET)/release/simulation' $(if $(SEEDS),--seeds '$(SEEDS)' $(if $(SEED),--from '$(SEED)'),$(if $(SEED),--seed '$(SEED)')) $(ARGS)
+	'$(TARGET)/release/simulation' $(if $(SEEDS),--seeds '$(SEEDS)' $(if $(SEED),--from '$(SEED)'),$(if $(SEED),--seed '$(SEED)')) $(if $(SHARDS),--shards '$(SHARDS)') $(ARGS)
 
 mutants: setup-build ## break the engine in small ways, and see which seed of the simulation notices (about fifteen minutes)
 	simulation/mutants/run.sh $(ARGS)
@@ -81,6 +86,12 @@ bench: setup-build ## measure purchases over HTTP, eight runs; ARGS="--orders 50
 	cargo build --release --locked -p jangbu
 	$(call heading,Purchases on this disk and on one with 1 ms per fsync)
 	benches/purchase.sh '$(TARGET)/release/jangbu' $(ARGS)
+
+bench-shards: setup-build ## measure purchases with 1, 2 and 4 shards, twelve runs; ARGS="--orders 50000" (several minutes; needs jq)
+	$(call heading,Building jangbu)
+	cargo build --release --locked -p jangbu
+	$(call heading,Purchases with 1 2 and 4 shards)
+	benches/shards.sh '$(TARGET)/release/jangbu' $(ARGS)
 
 audit: setup-test ## known vulnerabilities in the dependencies; needs the network
 	$(call heading,Advisories)

@@ -429,7 +429,10 @@ fn the_same_seed_and_the_same_calls_give_the_same_bytes() {
         let dir = folder.path().join("keys");
         let vault = KeyVault::sow(&dir, &[seed; 32]).expect("a vault");
         vault.create_subject(subject).expect("a key");
-        let sealed = [vault.seal(subject, "김민지").expect("sealed"), vault.seal(subject, "김민지").expect("sealed")];
+        let sealed = [
+            vault.seal(subject, "김민지").expect("sealed"),
+            vault.seal(subject, "김민지").expect("sealed"),
+        ];
         assert!(KeyVault::open_existing(&dir).is_err(), "it is no vault yet");
         vault.finish_sown().expect("durable");
         let opened = KeyVault::open_existing(&dir).expect("a vault like any other");

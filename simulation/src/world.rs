@@ -1421,11 +1421,6 @@ impl World {
         self.script.core.cascade < 100
     }
 
-    /// Whether an operator can have done what could not be done at first, and was done otherwise meanwhile.
-    pub(crate) fn takes_up_later(&self) -> bool {
-        self.script.faults.poisoned.is_some()
-    }
-
     /// Whether the clock jumped between what was asked and what was recorded of it.
     pub(crate) fn clock_jumped(&self) -> bool {
         !self.script.faults.clock_jumps.is_empty()

@@ -36,9 +36,9 @@ use payment_gateway_toss::amount;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use crate::books::{Books, Known, Word};
 use crate::decide::{Change, Confirm, Decision, Refusal};
 use crate::ledger::Standing;
-pub use crate::books::{Books, Known, Word};
 pub use crate::ledger::{Entry, EntryKind, LARGEST_PAGE, LedgerPage};
 
 /// Requests that wait for the writer, and questions that wait for the reader.
