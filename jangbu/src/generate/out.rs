@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::failure::Failure;
 
 /// So many events share a transaction.
-const TOGETHER: usize = 1_024;
+const TOGETHER: usize = 2_048;
 
 /// So many transactions may wait for the disk.
 const WAITING: usize = 2;
