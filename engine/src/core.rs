@@ -30,6 +30,8 @@ use crate::{
     numbers::OrderNumbers,
     stored::{Learnt, Owed, Task},
 };
+#[cfg(test)]
+pub(crate) use cascade::event_id;
 use open::{Committing, Open, Own, Release};
 use outbox::Outbox;
 use timers::Timers;

@@ -50,8 +50,56 @@ impl Message {
     }
 }
 
-/// Names a message: the same deed for the same cause is the same message.
+/// Names a message, UUIDv8 (RFC 9562, 5.8): the shard and 48 bits of the position of the event that it follows from, then 58 bits of a hash of
+/// what it asks. The same deed for the same cause is the same message, and what a shard sends one after another is kept side by side.
 pub(crate) fn message_id(cause: Uuid, deed: &Deed) -> Uuid {
+    const BITS_OF_HASH: u32 = 58;
     let deed = serde_json::to_vec(deed).unwrap_or_default();
-    Uuid::new_v5(&cause, &deed)
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&deed).as_bytes();
+    let hash = u128::from(u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> (u64::BITS - BITS_OF_HASH));
+    // An event's id names its place: see `event_id`.
+    let (shard_and_epoch, position) = cause.as_u64_pair();
+    let shard = u128::from(shard_and_epoch >> 16 & 0xffff);
+    let named = shard << 48 | u128::from(position & 0xffff_ffff_ffff);
+    let named = named << BITS_OF_HASH | hash;
+    // The version and the variant stand between.
+    let (high, middle, low) = (named >> 74, named >> 62 & 0xfff, named & 0x3fff_ffff_ffff_ffff);
+    Uuid::from_u128(high << 80 | 8 << 76 | middle << 64 | 2 << 62 | low)
+}
+
+#[cfg(test)]
+mod tests {
+    use aggregates::{AccountId, Command, Currency, WalletCommand};
+
+    use super::*;
+    use crate::core::event_id;
+
+    fn open(account: u128) -> Deed {
+        let account = AccountId::new(Uuid::from_u128(account));
+        Deed::Command(Command::Wallet(account, WalletCommand::Open { currency: Currency::KRW }))
+    }
+
+    #[test]
+    fn a_message_is_named_after_its_cause_and_what_it_asks() {
+        let log = Uuid::new_v4();
+        let cause = |shard, epoch, position| event_id(log, shard, epoch, position);
+        let id = message_id(cause(3, 7, 100_000_000_000), &open(1));
+        assert_eq!((id.get_version_num(), id.get_variant()), (8, uuid::Variant::RFC4122));
+        assert_eq!(id, message_id(cause(3, 7, 100_000_000_000), &open(1)));
+        let others = [
+            message_id(cause(3, 7, 100_000_000_000), &open(2)),
+            message_id(cause(3, 7, 100_000_000_001), &open(1)),
+            message_id(cause(2, 7, 100_000_000_000), &open(1)),
+            message_id(cause(3, 7, 1), &open(1)),
+        ];
+        assert!(others.iter().all(|other| *other != id));
+        let distinct: std::collections::BTreeSet<_> = others.iter().collect();
+        assert_eq!(distinct.len(), others.len());
+    }
+
+    #[test]
+    fn what_is_sent_later_is_named_later() {
+        let id = |position| message_id(event_id(Uuid::nil(), 1, 1, position), &open(u128::from(position)));
+        assert!((1..1_000).map(id).is_sorted());
+    }
 }
