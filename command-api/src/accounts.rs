@@ -336,6 +336,10 @@ async fn known_account(api: &Api, index: EmailIndex, id: AccountId) -> Result<Op
         _ => None,
     });
     let account = owner.unwrap_or(id);
+    // Claimed before a crash, it may be opened only now.
+    if owner.is_some() {
+        api.is_open(account).await;
+    }
     Ok(api.registration(account).await?.map(|registration| (account, registration.role)))
 }
 

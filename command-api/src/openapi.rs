@@ -328,7 +328,7 @@ fn answer_headers(call: &Call) -> Value {
     let text = |description: &str| json!({"description": description, "schema": {"type": "string"}});
     let mut headers = json!({
         "ETag": text("The version after the command."),
-        "Consistency-Token": text("A query that shows this token sees the command's effects."),
+        "Consistency-Token": text("A query that shows it sees the command's effects. With several shards it may be a list of tokens: pass it on as it is."),
     });
     if call.key != Key::None {
         headers["Idempotency-Replayed"] = text("true when the answer was recorded by an earlier request with the same key.");

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use aggregates::{Kind, Recorded, Refusal, State, Timestamp};
 use event_store::{Batch, CommitError, EffectId, Head, LogReader, RecordKey, Shards, StoreError};
 use payment_gateway::{CancellationOutcome, ChargeOutcome, StatusOutcome};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sagas::{ProviderCall, Purchase};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -179,6 +179,8 @@ pub struct Core<T> {
     owed: FxHashMap<EffectId, Owed>,
     /// Of what is owed, the messages.
     outbox: Outbox,
+    /// The names of the messages and answers in the backlog: one that comes again meanwhile is not kept twice.
+    heard: FxHashSet<Uuid>,
     /// Work of the core's own that comes before anything from outside.
     backlog: VecDeque<Own>,
     /// What was too long for this turn and opens the next.
@@ -221,6 +223,7 @@ impl<T> Core<T> {
             fresh_records: FxHashMap::default(),
             fresh_answers: FxHashMap::default(),
             outbox: Outbox::default(),
+            heard: FxHashSet::default(),
             prefetched: FxHashMap::default(),
             timers: Timers::default(),
             owed: FxHashMap::default(),
@@ -297,8 +300,8 @@ impl<T> Core<T> {
         self.waiting.is_empty() && self.operations.is_empty()
     }
 
-    /// How many effects, calls of the provider nearly all, have no outcome yet.
-    pub fn calls_under_way(&self) -> usize {
+    /// How much is owed and has no answer yet: calls of the provider, and messages to other shards.
+    pub fn unanswered(&self) -> usize {
         self.owed.len()
     }
 
@@ -421,6 +424,9 @@ impl<T> Core<T> {
         if !self.paused()
             && let Some(own) = self.backlog.pop_front()
         {
+            if let Some(message) = own.message() {
+                self.heard.remove(&message);
+            }
             return Some(Work::Own(own));
         }
         self.waiting.pop_front().map(|(ticket, request)| Work::Request(ticket, request))

@@ -55,8 +55,11 @@ impl Message {
 pub(crate) fn message_id(cause: Uuid, deed: &Deed) -> Uuid {
     const BITS_OF_HASH: u32 = 58;
     let deed = serde_json::to_vec(deed).unwrap_or_default();
-    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&deed).as_bytes();
-    let hash = u128::from(u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> (u64::BITS - BITS_OF_HASH));
+    let hash = blake3::hash(&deed)
+        .as_bytes()
+        .first_chunk()
+        .map_or(0, |first| u64::from_be_bytes(*first));
+    let hash = u128::from(hash >> (u64::BITS - BITS_OF_HASH));
     // An event's id names its place: see `event_id`.
     let (shard_and_epoch, position) = cause.as_u64_pair();
     let shard = u128::from(shard_and_epoch >> 16 & 0xffff);

@@ -79,7 +79,7 @@ struct Ticket {
     _place: Option<Counted>,
 }
 
-enum Message {
+enum Post {
     Input(Input<Ticket>),
     Stop,
 }
@@ -103,8 +103,8 @@ struct Shared {
     inboxes: Inboxes,
     waiting: Arc<AtomicUsize>,
     watching: Arc<AtomicUsize>,
-    /// By shard.
-    calls: Box<[AtomicUsize]>,
+    /// What each shard's engine is owed an answer to.
+    unanswered: Box<[AtomicUsize]>,
     stopping: AtomicBool,
     queue: usize,
     watchers: usize,
@@ -141,14 +141,14 @@ impl Drop for Counted {
     }
 }
 
-/// With more calls of the provider than this without an outcome, new requests are turned away.
-const MOST_CALLS_WITHOUT_OUTCOME: usize = 20_000;
+/// With more calls of the provider and messages to other shards than this without an answer, new requests are turned away.
+const MOST_UNANSWERED: usize = 20_000;
 
 /// What a shard's thread is made of.
 struct Shard {
     head: Head,
     core: Core<Ticket>,
-    messages: mpsc::Receiver<Message>,
+    messages: mpsc::Receiver<Post>,
 }
 
 impl Engine {
@@ -194,7 +194,7 @@ impl Engine {
             inboxes: Inboxes::new(taken.iter().map(|taken| taken.inbox.clone()).collect()),
             waiting: Arc::default(),
             watching: Arc::default(),
-            calls: parts.iter().map(|_| AtomicUsize::new(0)).collect(),
+            unanswered: parts.iter().map(|_| AtomicUsize::new(0)).collect(),
             stopping: AtomicBool::new(false),
             queue,
             watchers,
@@ -231,7 +231,7 @@ impl Engine {
             let thread = thread::Builder::new().name(format!("engine-{}", head.shard));
             running
                 .threads
-                .push(thread.spawn(move || worker.run(&messages)).map_err(no_thread)?);
+                .push(thread.spawn(move || worker.run_to_its_end(&messages)).map_err(no_thread)?);
         }
         // It ends when the last of those does who give it batches.
         running.threads.push(store_thread);
@@ -246,7 +246,7 @@ impl Engine {
         let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
         let (kind, id) = request.command.target();
         let shard = self.shard_of(kind, id);
-        if self.unanswered(shard) > MOST_CALLS_WITHOUT_OUTCOME {
+        if self.unanswered(shard) > MOST_UNANSWERED {
             return Err(EngineError::Overloaded);
         }
         match self
@@ -349,8 +349,8 @@ impl Engine {
 
     /// How many effects and messages of a shard have no answer.
     fn unanswered(&self, shard: u16) -> usize {
-        let calls = self.shared.calls.get(usize::from(shard));
-        calls.map_or(0, |calls| calls.load(Ordering::Relaxed))
+        let unanswered = self.shared.unanswered.get(usize::from(shard));
+        unanswered.map_or(0, |unanswered| unanswered.load(Ordering::Relaxed))
     }
 
     async fn ask_for_state(

@@ -249,6 +249,34 @@ async fn stopped_in_the_middle_every_order_that_was_acknowledged_ends_after_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thread_that_panics_ends_the_engine_and_says_why() {
+    for shards in [Shards::ONE, four()] {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let store: Arc<dyn EventStore> = Arc::new(event_store_sqlite::SqliteStore::open(scratch.path()).expect("a log"));
+        let core = engine::CoreSettings {
+            shards,
+            ..engine::CoreSettings::new(shop::processes(), jiff::tz::TimeZone::UTC, shop::represent)
+        };
+        let settings = EngineSettings::new(core, uuid::Uuid::from_u128(7));
+        let panics = Box::new(|_: &Arc<[aggregates::Recorded]>| panic!("a planted panic"));
+        let runtime = tokio::runtime::Handle::current();
+        let running = engine::Engine::start(&store, Arc::new(Approving::default()), settings, vec![panics], runtime).expect("it starts");
+        let open = Command::Wallet(
+            buyer(1),
+            aggregates::WalletCommand::Open {
+                currency: aggregates::Currency::KRW,
+            },
+        );
+        let answer = running.engine().execute(engine::Request::new(open, shop::cause())).await;
+        assert_eq!(answer.expect_err("nobody answers"), EngineError::Stopping);
+        let mut ended = running.engine().ended();
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended.wait_for(Option::is_some)).await;
+        let reason = ended.expect("somebody hears of it").expect("a reason").clone();
+        assert_eq!(reason.as_deref(), Some("a thread of the engine panicked"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_keeps_its_shards() {
     let scratch = tempfile::tempdir().expect("a directory");
     let (shop, store) = open(scratch.path(), Arc::new(Approving::default()), with_four);

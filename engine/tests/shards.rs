@@ -2,10 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -18,8 +15,8 @@ use engine::{
     Unparking,
 };
 use event_store::{
-    Batch, Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey, StoreError, StreamId,
-    StreamRead, StreamSlice, Unfinished, verify_chain,
+    Batch, CommitError, Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey, StoreError,
+    StreamId, StreamRead, StreamSlice, Unfinished, verify_chain,
 };
 use sagas::ProviderCall;
 use uuid::Uuid;
@@ -64,11 +61,13 @@ fn represent(kind: Kind, _: Uuid, _: &State, version: u64) -> Vec<u8> {
     format!(r#"{{"kind":"{}","version":{version}}}"#, kind.name()).into_bytes()
 }
 
-/// A reader of a log in which one stream cannot be read.
+/// The streams that cannot be read.
+type Poison = Arc<Mutex<Vec<StreamId>>>;
+
+/// A reader of a log in which some streams cannot be read.
 struct Poisoned {
     inner: Box<dyn LogReader>,
-    stream: StreamId,
-    now: Arc<AtomicBool>,
+    streams: Poison,
 }
 
 impl LogReader for Poisoned {
@@ -83,7 +82,7 @@ impl LogReader for Poisoned {
     ) -> Result<(Vec<Option<IdempotencyRecord>>, Vec<StreamSlice>), StoreError> {
         let (records, mut slices) = self.inner.read(records, streams)?;
         for (read, slice) in streams.iter().zip(&mut slices) {
-            if read.stream == self.stream && self.now.load(Ordering::Relaxed) {
+            if self.streams.lock().expect("nobody panics").contains(&read.stream) {
                 for event in &mut slice.events {
                     event.payload = "{}".into();
                 }
@@ -147,7 +146,7 @@ enum Fate {
 struct World {
     store: MemoryStore,
     settings: CoreSettings,
-    poisoned: Arc<AtomicBool>,
+    poison: Poison,
     nodes: Vec<Node>,
     clock: i64,
     tickets: u64,
@@ -179,7 +178,7 @@ impl World {
         let mut world = Self {
             store,
             settings,
-            poisoned: Arc::default(),
+            poison: Poison::default(),
             nodes: Vec::new(),
             clock: START,
             tickets: 0,
@@ -207,8 +206,7 @@ impl World {
         let head = writer.take(shard, Uuid::nil(), self.clock).expect("the shard");
         let reader = Poisoned {
             inner: self.store.reader().expect("a reader"),
-            stream: StreamId::new("inventory", coffee().uuid()),
-            now: Arc::clone(&self.poisoned),
+            streams: Arc::clone(&self.poison),
         };
         let core = Core::new(head, Box::new(reader), self.settings.clone()).expect("a core");
         Node {
@@ -221,6 +219,16 @@ impl World {
     fn restart(&mut self, shard: u16) {
         let node = self.node(shard);
         self.nodes[usize::from(shard)] = node;
+    }
+
+    /// From now on this stream cannot be read by the shard, which starts anew.
+    fn poison(&mut self, shard: u16, stream: StreamId) {
+        self.poison.lock().expect("nobody panics").push(stream);
+        self.restart(shard);
+    }
+
+    fn heal(&mut self) {
+        self.poison.lock().expect("nobody panics").clear();
     }
 
     fn now(&self) -> Timestamp {
@@ -653,8 +661,7 @@ fn of_what_many_shards_orders_want_never_more_is_sold_than_there_is() {
 #[test]
 fn what_the_other_shard_cannot_do_it_tries_again_and_the_order_says_what_it_waits_for() {
     let mut world = World::new();
-    world.poisoned.store(true, Ordering::Relaxed);
-    world.restart(GOODS);
+    world.poison(GOODS, StreamId::new("inventory", coffee().uuid()));
     world.place(order(0), PaymentMethod::Balance, None);
     world.settle();
     assert_eq!(world.status(order(0)), OrderStatus::Placed);
@@ -670,7 +677,7 @@ fn what_the_other_shard_cannot_do_it_tries_again_and_the_order_says_what_it_wait
 
     let again = world.retry(GOODS, parked[0].id).expect_err("nothing has changed");
     assert_eq!(again.code, "parked-again");
-    world.poisoned.store(false, Ordering::Relaxed);
+    world.heal();
     world.retry(GOODS, parked[0].id).expect("it can be done now");
     world.settle();
     assert_bought_once(&mut world, "after an operator's retry");
@@ -679,8 +686,7 @@ fn what_the_other_shard_cannot_do_it_tries_again_and_the_order_says_what_it_wait
 #[test]
 fn what_an_order_has_not_heard_of_yet_is_not_retried() {
     let mut world = World::new();
-    world.poisoned.store(true, Ordering::Relaxed);
-    world.restart(GOODS);
+    world.poison(GOODS, StreamId::new("inventory", coffee().uuid()));
     world.place(order(0), PaymentMethod::Balance, None);
     world.settle();
     for seconds in [1, 10] {
@@ -690,13 +696,182 @@ fn what_an_order_has_not_heard_of_yet_is_not_retried() {
     world.step(GOODS, Vec::new());
     world.commit(GOODS);
     let parked = world.parked(GOODS);
-    world.poisoned.store(false, Ordering::Relaxed);
+    world.heal();
     let early = world.retry(GOODS, parked[0].id).expect_err("the order is being told that it waits");
     assert_eq!(early.code, "parked-just-now");
     world.settle();
     world.retry(GOODS, parked[0].id).expect("now it knows");
     world.settle();
     assert_bought_once(&mut world, "after the second retry");
+}
+
+/// An order whose balance is being asked.
+fn while_the_balance_is_asked() -> World {
+    let mut world = World::new();
+    world.place(order(0), PaymentMethod::Balance, None);
+    while !world.mail.iter().any(|message| message.to == BUYERS) {
+        assert!(world.deliver() | world.commit(ORDERS) | world.commit(GOODS), "the balance is asked");
+    }
+    world
+}
+
+fn attention(world: &mut World) -> Option<String> {
+    world.order(order(0)).attention().map(str::to_owned)
+}
+
+#[test]
+fn what_happened_elsewhere_is_learnt_however_long_the_purchase_cannot_be_read() {
+    let purchase = || StreamId::new("purchase", order(0).uuid());
+    for operator in [
+        None,
+        Some(OrderCommand::Resume { by: ADMIN }),
+        Some(OrderCommand::Compensate {
+            by: ADMIN,
+            reason: Sealed::new("v1.sealed"),
+        }),
+    ] {
+        let mut world = while_the_balance_is_asked();
+        world.poison(ORDERS, purchase());
+        world.settle();
+        for seconds in [1, 10, 60, 60] {
+            assert_eq!(world.balance(), BALANCE - 2 * PRICE, "it is debited");
+            world.wait(Duration::from_secs(seconds));
+        }
+        assert!(attention(&mut world).is_some_and(|reason| reason.contains("cannot be recorded")));
+        assert!(world.parked(ORDERS).is_empty(), "nobody can drop what has happened");
+        world.heal();
+        let compensated = matches!(operator, Some(OrderCommand::Compensate { .. }));
+        if let Some(command) = operator {
+            world.tell(Command::Order(order(0), command));
+            world.settle();
+        }
+        world.wait(Duration::from_mins(1));
+        if compensated {
+            assert_eq!(world.status(order(0)), OrderStatus::Cancelled);
+            assert_eq!((world.stock(), world.balance()), ((100, 0), BALANCE));
+            assert_eq!((world.count("wallet.debited"), world.count("wallet.credited")), (1, 1));
+        } else {
+            assert_bought_once(&mut world, "the debit is learnt in the end");
+        }
+        assert_eq!(attention(&mut world), None);
+        world.is_at_rest();
+    }
+}
+
+#[test]
+fn goods_that_were_promised_while_the_purchase_could_not_be_read_are_not_forgotten() {
+    let mut world = World::new();
+    world.place(order(0), PaymentMethod::Balance, None);
+    world.commit(ORDERS);
+    world.poison(ORDERS, StreamId::new("purchase", order(0).uuid()));
+    world.settle();
+    for seconds in [1, 10, 60] {
+        world.wait(Duration::from_secs(seconds));
+    }
+    assert_eq!((world.status(order(0)), world.stock()), (OrderStatus::NeedsAttention, (100, 2)));
+    world.heal();
+    world.wait(Duration::from_mins(1));
+    assert_bought_once(&mut world, "the reservation is learnt in the end");
+    assert_eq!(attention(&mut world), None);
+}
+
+#[test]
+fn an_order_never_hears_that_it_waits_after_that_is_over() {
+    let mut world = World::new();
+    world.poison(GOODS, StreamId::new("inventory", coffee().uuid()));
+    world.place(order(0), PaymentMethod::Balance, None);
+    world.settle();
+    for seconds in [1, 10] {
+        world.wait(Duration::from_secs(seconds));
+    }
+    // Just when it is to be told, the order cannot be read.
+    world.poison(ORDERS, StreamId::new("order", order(0).uuid()));
+    world.wait(Duration::from_mins(1));
+    world.heal();
+    let parked = world.parked(GOODS);
+    let early = world.retry(GOODS, parked[0].id).expect_err("the order has not heard of it");
+    assert_eq!(early.code, "parked-just-now");
+    world.wait(Duration::from_mins(1));
+    world.retry(GOODS, parked[0].id).expect("now it has");
+    world.settle();
+    world.wait(Duration::from_hours(24));
+    assert_bought_once(&mut world, "after the retry");
+    assert_eq!(attention(&mut world), None);
+}
+
+#[test]
+fn whatever_commit_fails_and_however_the_order_is_bought_once() {
+    for refused in [false, true] {
+        // The first is the order's own: whoever placed it is told.
+        for failing in 1..7 {
+            let mut world = World::new();
+            world.place(order(0), PaymentMethod::Balance, None);
+            let mut commits = 0;
+            loop {
+                let mut moved = world.deliver();
+                for shard in four().all() {
+                    let writing = world.nodes[usize::from(shard)].writing.is_some();
+                    if writing && commits == failing {
+                        let error = if refused {
+                            CommitError::Refused("a planted refusal".to_owned())
+                        } else {
+                            CommitError::NotWritten("a planted failure".into())
+                        };
+                        world.nodes[usize::from(shard)].writing = None;
+                        world.step(shard, vec![Input::Committed(Err(error))]);
+                        moved = true;
+                    } else {
+                        moved |= world.commit(shard);
+                    }
+                    commits += usize::from(writing);
+                }
+                if !moved {
+                    break;
+                }
+            }
+            assert!(commits > failing, "it was reached");
+            for seconds in [1, 1, 10, 60] {
+                world.wait(Duration::from_secs(seconds));
+            }
+            assert_bought_once(&mut world, &format!("commit {failing} failed, refused: {refused}"));
+        }
+    }
+}
+
+#[test]
+fn in_pieces_too_whatever_happens_to_a_message_it_is_done_once() {
+    for cascade in 1..4 {
+        for message in 0..8 {
+            for fate in [
+                Fate::Lost(message),
+                Fate::Doubled(message),
+                Fate::Crash(message),
+                Fate::Again(message),
+            ] {
+                let mut world = World::with(|settings| settings.cascade = cascade);
+                world.fate = fate;
+                world.place(order(0), PaymentMethod::Balance, None);
+                world.settle_after_trouble();
+                world.settle_after_trouble();
+                assert_bought_once(&mut world, &format!("{cascade} commands a turn, message {message}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_that_waits_is_not_kept_twice() {
+    let mut world = World::new();
+    world.place(order(0), PaymentMethod::Balance, None);
+    world.commit(ORDERS);
+    let reserve = world.mail.front().cloned().expect("a message");
+    let many = (0..100).map(|_| Input::Received(Box::new(reserve.clone()))).collect();
+    world.step(GOODS, many);
+    world.commit(GOODS);
+    let answers = world.mail.iter().filter(|message| message.is_answer()).count();
+    assert_eq!(answers, 1);
+    world.settle();
+    assert_bought_once(&mut world, "it came a hundred times");
 }
 
 #[test]

@@ -10,7 +10,7 @@ pub mod purchase;
 mod seen;
 
 pub use ask::{Ask, ProviderCall};
-pub use policies::{is_attention, order_of, policies, set_aside, taken_up};
+pub use policies::{is_attention, not_learnt, order_of, policies, set_aside, taken_up};
 pub use purchase::{Purchase, PurchaseEvent, Step};
 pub use seen::Seen;
 

@@ -49,6 +49,13 @@ pub fn set_aside(order: OrderId, input: Uuid, reason: &str) -> Command {
     Command::Order(order, OrderCommand::NeedAttention { cause, reason })
 }
 
+/// What its order is told when its purchase cannot be shown what happened with `event` in another shard.
+pub fn not_learnt(order: OrderId, event: Uuid, reason: &str) -> Command {
+    let cause = Obstacle::SetAside(event);
+    let reason = format!("what happened to its goods or its money cannot be recorded; this is tried again every minute: {reason}");
+    Command::Order(order, OrderCommand::NeedAttention { cause, reason })
+}
+
 /// Whether this is what an order is told when a step is set aside as `input`.
 pub fn is_attention(command: &Command, order: OrderId, input: Uuid) -> bool {
     matches!(

@@ -157,7 +157,7 @@ impl<T> Core<T> {
         let own: Vec<_> = committing.own.into_iter().chain(open.own).collect();
         let timers = own.iter().filter(|own| matches!(own, Own::Timer(_))).count();
         for own in own.into_iter().filter(Own::came_in).rev() {
-            self.backlog.push_front(own);
+            self.take_again(own);
         }
         let mut again = Vec::new();
         let mut guilty_request = None;
@@ -189,7 +189,7 @@ impl<T> Core<T> {
             Some(own) if committing.gives_up && !committing.tells || self.behind => {
                 self.pause_until = Some(self.now.after(PAUSE));
                 if own.came_in() {
-                    self.backlog.push_front(own);
+                    self.take_again(own);
                 }
             }
             Some(own) => {

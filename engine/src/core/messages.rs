@@ -3,7 +3,7 @@
 //! What follows from an event here may be for an aggregate of another shard: then it is owed as a message, until that shard's answer is
 //! recorded. What another shard asks is done like anything of the core's own, once: the record of its answer is committed with what it did.
 
-use aggregates::{Kind, OrderId};
+use aggregates::{Command, Kind, OrderCommand, OrderId};
 use event_store::{IdempotencyRecord, RecordKey};
 use uuid::Uuid;
 
@@ -24,11 +24,23 @@ pub(super) fn record_of(message: Uuid) -> RecordKey {
 }
 
 impl Message {
+    /// What one shard owes another.
+    fn of_task(id: Uuid, from: u16, to: u16, task: Task) -> Box<Self> {
+        let body = Body::Task(Box::new(task));
+        Box::new(Self { id, from, to, body })
+    }
+
     pub(super) fn task(&self) -> Option<&Task> {
         match &self.body {
             Body::Task(task) => Some(task),
             Body::Answer(_) => None,
         }
+    }
+
+    /// Whether it tells an order that it waits for something.
+    pub(super) fn is_attention(&self) -> bool {
+        let deed = self.task().map(|task| &task.deed);
+        matches!(deed, Some(Deed::Command(Command::Order(_, OrderCommand::NeedAttention { .. }))))
     }
 }
 
@@ -45,6 +57,15 @@ impl Own {
         match self {
             Self::Asked(message) => Some(message),
             Self::Outcome(..) | Self::Timer(_) | Self::Rest(_) | Self::Answered(..) => None,
+        }
+    }
+
+    /// The name of the message that came in, if one did.
+    pub(super) fn message(&self) -> Option<Uuid> {
+        match self {
+            Self::Asked(message) => Some(message.id),
+            Self::Answered(id, _) => Some(*id),
+            Self::Outcome(..) | Self::Timer(_) | Self::Rest(_) => None,
         }
     }
 }
@@ -65,6 +86,10 @@ impl<T> Core<T> {
             tracing::error!(message = %message.summary(), "a message came to the wrong shard");
             return;
         }
+        // It waits already, perhaps for long.
+        if !self.heard.insert(message.id) {
+            return;
+        }
         self.backlog.push_back(match message.body {
             Body::Task(_) => Own::Asked(Box::new(message)),
             Body::Answer(learnt) => Own::Answered(message.id, learnt),
@@ -82,14 +107,9 @@ impl<T> Core<T> {
     pub(super) fn owe_message(&self, cascade: &mut Cascade, to: u16, deed: Deed, origin: Origin) {
         let id = message_id(origin.causation, &deed);
         let task = Task::new(deed, origin);
-        let message = Message {
-            id,
-            from: self.durable.shard,
-            to,
-            body: Body::Task(Box::new(task.clone())),
-        };
+        let message = Message::of_task(id, self.durable.shard, to, task.clone());
         cascade.changes.push(Change::Owe(id, Owed::Message { to, task }));
-        cascade.changes.push(Change::Send(Box::new(message)));
+        cascade.changes.push(Change::Send(message));
     }
 
     /// At the end of a cascade: who asked for it is answered, and other shards' purchases hear what concerns them.
@@ -165,12 +185,7 @@ impl<T> Core<T> {
                 self.outbox.answered(id);
                 continue;
             };
-            outputs.push(Output::Send(Box::new(Message {
-                id,
-                from: self.durable.shard,
-                to: *to,
-                body: Body::Task(Box::new(task.clone())),
-            })));
+            outputs.push(Output::Send(Message::of_task(id, self.durable.shard, *to, task.clone())));
         }
     }
 

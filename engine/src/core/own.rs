@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     EngineError, Request,
-    stored::{Deed, Owed, ParkedInput, Task},
+    stored::{Deed, Origin, Owed, ParkedInput, Task},
 };
 
 /// So many requests are set aside in a process's life at most.
@@ -25,13 +25,18 @@ const MOST_REQUESTS_SET_ASIDE: u64 = 1_000;
 /// When an input of the core's own that cannot be processed is tried again, before it is set aside.
 const TRY_AGAIN_AFTER: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), Duration::from_mins(1)];
 
+/// How long until what has happened in another shard is shown again to a purchase that could not be read.
+const LEARN_AGAIN_AFTER: Duration = Duration::from_mins(1);
+
 impl<T> Core<T> {
-    /// The same for an input of the core's own.
+    /// After the store has refused the batch of an input of the core's own: tries to make at least its first step durable. Says whether it
+    /// may work.
     pub(super) fn carry_on_in_pieces(&mut self, own: &Own) -> bool {
         let tasks = self.tasks_of(own).unwrap_or_default();
         let done = !tasks.is_empty() && self.carry_on_at_most(1, &tasks, Some(own)).is_ok();
         if done {
             self.open.in_pieces = true;
+            self.learnt_at_last(&tasks);
             self.open.own.push(own.clone());
         }
         done
@@ -53,7 +58,10 @@ impl<T> Core<T> {
         // It was settled, cancelled or moved meanwhile.
         let Some(tasks) = self.tasks_of(&own) else { return };
         match self.carry_on(&tasks, Some(&own)) {
-            Ok(()) => self.open.own.push(own),
+            Ok(()) => {
+                self.learnt_at_last(&tasks);
+                self.open.own.push(own);
+            }
             Err(Failure::Unavailable(reason)) => self.read_later(own, &reason),
             Err(Failure::Refused(Refusal { detail, .. })) => self.give_up(own, &detail, true),
             Err(Failure::Broken(reason)) => self.give_up(own, &reason, true),
@@ -64,6 +72,12 @@ impl<T> Core<T> {
     pub(super) fn read_later(&mut self, own: Own, reason: &str) {
         tracing::warn!(%reason, "the log cannot be read; this is tried again");
         self.pause_until = Some(self.now.after(super::commit::PAUSE));
+        self.take_again(own);
+    }
+
+    /// An input that came in and is decided once more, before all else.
+    pub(super) fn take_again(&mut self, own: Own) {
+        self.heard.extend(own.message());
         self.backlog.push_front(own);
     }
 
@@ -109,6 +123,11 @@ impl<T> Core<T> {
 
     /// Puts an input of the core's own off, and after some tries sets it aside, so that it stops nothing else.
     pub(super) fn give_up(&mut self, own: Own, reason: &str, tell: bool) {
+        if let Some(message) = own.asked().filter(|message| message.is_attention()) {
+            // Its sender owes it until it is heard, or the order could hear that later than that what it waits for is done.
+            tracing::warn!(message = %message.summary(), %reason, "an order cannot be told that it waits; it is told again");
+            return;
+        }
         let mut tasks = self.tasks_of(&own).unwrap_or_default();
         self.open.gives_up = true;
         if let Some(done) = done(&own) {
@@ -127,7 +146,7 @@ impl<T> Core<T> {
         } else if let Some(task) = tasks.pop() {
             match TRY_AGAIN_AFTER.get(task.tries) {
                 Some(delay) => self.put_off(task, *delay, reason),
-                None => self.set_aside_for_good(task, reason, tell),
+                None => self.hold_up(task, reason, tell),
             }
         }
         self.open.own.push(own);
@@ -141,23 +160,46 @@ impl<T> Core<T> {
         self.apply(Change::SetTimer(id, self.now.after(delay), Task { tries, ..task }));
     }
 
-    pub(super) fn set_aside_for_good(&mut self, task: Task, reason: &str, tell: bool) {
-        let origin = task.origin;
-        let order = task.deed.order().filter(|_| tell);
-        let input = ParkedInput {
-            deed: task.deed,
-            cause: None,
-            origin: Some(origin),
+    /// What was tried in vain: the order that waits for it says so, if it can.
+    ///
+    /// A command is set aside. What has happened in another shard has happened, and cannot be given up: it is shown to its purchase again.
+    fn hold_up(&mut self, task: Task, reason: &str, tell: bool) {
+        let (origin, order) = (task.origin, task.deed.order());
+        let attention = match task.deed {
+            Deed::Learn(ref learnt) => {
+                let attention = sagas::not_learnt(learnt.order, learnt.event, reason);
+                self.put_off(task, LEARN_AGAIN_AFTER, reason);
+                Some(attention)
+            }
+            deed @ Deed::Command(_) => {
+                let input = ParkedInput {
+                    deed,
+                    cause: None,
+                    origin: Some(origin),
+                };
+                let id = self.set_aside(&input, reason.to_owned());
+                order.map(|order| sagas::set_aside(order, id, reason))
+            }
         };
-        let id = self.set_aside(&input, reason.to_owned());
-        // The order that waits for it says so, if it can.
-        self.open.tells |= order.is_some();
-        let told = order.map(|order| {
-            let attention = Task::new(Deed::Command(sagas::set_aside(order, id, reason)), origin);
-            self.carry_on_at_most(self.settings.cascade, &[attention], None)
-        });
-        if let Some(Err(failure)) = told {
-            tracing::error!(?failure, "nor can the order say that it waits for it");
+        if let Some(attention) = attention.filter(|_| tell) {
+            self.open.tells = true;
+            self.tell_order(attention, origin);
+        }
+    }
+
+    /// What could not be learnt for long is learnt: nobody has to look any more.
+    fn learnt_at_last(&mut self, tasks: &[Task]) {
+        for task in tasks.iter().filter(|task| task.tries > TRY_AGAIN_AFTER.len()) {
+            if let Deed::Learn(learnt) = &task.deed {
+                self.tell_order(sagas::taken_up(learnt.order, learnt.event), task.origin);
+            }
+        }
+    }
+
+    fn tell_order(&mut self, command: Command, origin: Origin) {
+        let told = self.carry_on_at_most(self.settings.cascade, &[Task::new(Deed::Command(command), origin)], None);
+        if let Err(failure) = told {
+            tracing::error!(?failure, "an order cannot be told what it waits for");
         }
     }
 

@@ -10,7 +10,7 @@ use payment_gateway::{Cancellation, Charge, PaymentGateway, StatusQuery};
 use sagas::ProviderCall;
 use tokio::sync::Semaphore;
 
-use super::Message;
+use super::Post;
 use crate::{Input, Outcome};
 
 /// Makes the calls, and brings their outcomes to the shard that asked.
@@ -23,14 +23,14 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn call(&self, inbox: &mpsc::Sender<Message>, id: EffectId, call: ProviderCall) {
+    pub(super) fn call(&self, inbox: &mpsc::Sender<Post>, id: EffectId, call: ProviderCall) {
         let (gateway, permits, inbox, timeout) = (Arc::clone(&self.gateway), Arc::clone(&self.permits), inbox.clone(), self.timeout);
         self.runtime.spawn(async move {
             let _permit = permits.acquire_owned().await;
             let asked = tokio::spawn(perform(gateway, call.clone(), timeout)).await;
             let outcome = asked.unwrap_or_else(|_| Outcome::unknown(&call, "the call broke off".to_owned()));
             // An engine that has ended asks again when it starts.
-            let _ = inbox.send(Message::Input(Input::Outcome(id, outcome)));
+            let _ = inbox.send(Post::Input(Input::Outcome(id, outcome)));
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, mpsc};
 
-use super::Message as Post;
+use super::Post;
 use crate::{Input, Message};
 
 /// Takes messages between the engines of a log's shards.

@@ -1,6 +1,7 @@
 //! The thread that runs one shard's core.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::Ordering,
@@ -13,7 +14,7 @@ use aggregates::{Kind, Recorded, Timestamp};
 use event_store::Batch;
 use tokio::sync::watch;
 
-use super::{Message, Shared, Subscriber, Ticket, provider::Caller, transport::Transport};
+use super::{Post, Shared, Subscriber, Ticket, provider::Caller, transport::Transport};
 use crate::{Core, Input, Output};
 
 /// The most inputs that one turn takes.
@@ -34,7 +35,15 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn run(mut self, messages: &mpsc::Receiver<Message>) {
+    /// Runs until the engine is at its end. A panic ends it too: then the others stop as well, and somebody hears why.
+    pub(super) fn run_to_its_end(mut self, messages: &mpsc::Receiver<Post>) {
+        if catch_unwind(AssertUnwindSafe(|| self.run(messages))).is_err() {
+            self.end("a thread of the engine panicked");
+            self.shared.stopping.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn run(&mut self, messages: &mpsc::Receiver<Post>) {
         let mut stopping = false;
         let mut pruned = Instant::now();
         let mut inputs = Vec::new();
@@ -49,8 +58,8 @@ impl Worker {
                     return;
                 }
             }
-            if let Some(calls) = self.shared.calls.get(usize::from(self.shard)) {
-                calls.store(self.core.calls_under_way(), Ordering::Relaxed);
+            if let Some(unanswered) = self.shared.unanswered.get(usize::from(self.shard)) {
+                unanswered.store(self.core.unanswered(), Ordering::Relaxed);
             }
             if pruned.elapsed() > PRUNE_EVERY {
                 self.core.forget_watchers(|ticket| ticket.answer.is_closed());
@@ -64,22 +73,22 @@ impl Worker {
     }
 
     /// Waits for something to do, and takes all that is there.
-    fn wait(&mut self, messages: &mpsc::Receiver<Message>, inputs: &mut Vec<Input<Ticket>>, stopping: &mut bool) {
+    fn wait(&mut self, messages: &mpsc::Receiver<Post>, inputs: &mut Vec<Input<Ticket>>, stopping: &mut bool) {
         let first = match self.core.wake_at() {
             Some(due) => {
                 let left = u64::try_from(due.micros().saturating_sub(self.now().micros())).unwrap_or(0);
                 match messages.recv_timeout(Duration::from_micros(left).min(PRUNE_EVERY)) {
                     Ok(message) => Some(message),
                     Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
+                    Err(RecvTimeoutError::Disconnected) => Some(Post::Stop),
                 }
             }
-            None => Some(messages.recv().unwrap_or(Message::Stop)),
+            None => Some(messages.recv().unwrap_or(Post::Stop)),
         };
         for message in first.into_iter().chain(messages.try_iter().take(INPUTS)) {
             match message {
-                Message::Input(input) => inputs.push(input),
-                Message::Stop => *stopping = true,
+                Post::Input(input) => inputs.push(input),
+                Post::Stop => *stopping = true,
             }
         }
     }

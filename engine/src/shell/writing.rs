@@ -10,7 +10,7 @@ use std::{
 
 use event_store::{Batch, CommitError, LogReader, LogWriter};
 
-use super::{Message, clock::now};
+use super::{Post, clock::now};
 use crate::Input;
 
 /// How often a writer says that it lives.
@@ -22,13 +22,13 @@ pub(super) struct Taken {
     pub(super) shard: u16,
     pub(super) epoch: u64,
     /// Who hears what became of its batches.
-    pub(super) inbox: mpsc::Sender<Message>,
+    pub(super) inbox: mpsc::Sender<Post>,
 }
 
 impl Taken {
     /// Says what became of the shard's batch; says whether anybody listens.
     pub(super) fn tell(&self, result: Result<(), CommitError>) -> bool {
-        self.inbox.send(Message::Input(Input::Committed(result))).is_ok()
+        self.inbox.send(Post::Input(Input::Committed(result))).is_ok()
     }
 }
 
@@ -39,7 +39,9 @@ pub(super) fn write_batches(writer: &mut dyn LogWriter, reader: &dyn LogReader, 
     loop {
         if last_beat.elapsed() >= HEARTBEAT {
             for taken in shards {
-                beat(writer, taken);
+                if let Err(error) = beat(writer, taken) {
+                    return tell_all(shards, &error);
+                }
             }
             last_beat = Instant::now();
         }
@@ -47,10 +49,17 @@ pub(super) fn write_batches(writer: &mut dyn LogWriter, reader: &dyn LogReader, 
             Ok(first) => {
                 // A shard has one batch under way, so there are no more than shards.
                 let together: Vec<_> = [first].into_iter().chain(batches.try_iter().take(shards.len() - 1)).collect();
+                let mut failed = None;
                 for (batch, result) in together.iter().zip(write(writer, reader, &together)) {
+                    if let Err(CommitError::Disk(error)) = &result {
+                        failed = Some(error.to_string());
+                    }
                     if let Some(taken) = shards.iter().find(|taken| taken.shard == batch.shard) {
                         taken.tell(result);
                     }
+                }
+                if let Some(error) = failed {
+                    return tell_all(shards, &error);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -59,14 +68,29 @@ pub(super) fn write_batches(writer: &mut dyn LogWriter, reader: &dyn LogReader, 
     }
 }
 
-/// Whoever was taken over, or has a disk that does not keep what it is given, has nothing more to say, also when there is nothing to write.
-fn beat(writer: &mut dyn LogWriter, taken: &Taken) {
+/// A disk that does not keep what it is given keeps nothing that is given to it later either: nothing more is written.
+fn tell_all(shards: &[Taken], error: &str) {
+    for taken in shards {
+        taken.tell(Err(CommitError::Disk(error.into())));
+    }
+}
+
+/// Whoever was taken over has nothing more to say, also when there is nothing to write.
+///
+/// # Errors
+/// The disk failed.
+fn beat(writer: &mut dyn LogWriter, taken: &Taken) -> Result<(), String> {
     if let Err(error) = writer.heartbeat(taken.shard, taken.epoch, now().micros()) {
         tracing::warn!(%error, shard = taken.shard, "the heartbeat was not written");
-        if matches!(error, CommitError::Fenced(_) | CommitError::Disk(_)) {
-            taken.tell(Err(error));
+        match error {
+            CommitError::Disk(error) => return Err(error.to_string()),
+            CommitError::Fenced(_) => {
+                taken.tell(Err(error));
+            }
+            CommitError::Refused(_) | CommitError::NotWritten(_) | CommitError::Unknown(_) => {}
         }
     }
+    Ok(())
 }
 
 fn write(writer: &mut dyn LogWriter, reader: &dyn LogReader, batches: &[Arc<Batch>]) -> Vec<Result<(), CommitError>> {
@@ -96,7 +120,17 @@ fn commit(writer: &mut dyn LogWriter, reader: &dyn LogReader, batches: &[Arc<Bat
     match writer.commit(&all) {
         Ok(()) => batches.iter().map(|_| Ok(())).collect(),
         Err(CommitError::Refused(_) | CommitError::Fenced(_)) if batches.len() > 1 => {
-            let alone = |batch: &Arc<Batch>| writer.commit(&[batch]).or_else(|error| after_doubt(reader, batch, error));
+            let mut disk = None;
+            let alone = |batch: &Arc<Batch>| {
+                if let Some(error) = &disk {
+                    return Err(CommitError::Disk(String::clone(error).into()));
+                }
+                let result = writer.commit(&[batch]).or_else(|error| after_doubt(reader, batch, error));
+                if let Err(CommitError::Disk(error)) = &result {
+                    disk = Some(error.to_string());
+                }
+                result
+            };
             batches.iter().map(alone).collect()
         }
         Err(error) => {
@@ -142,7 +176,7 @@ pub fn after_doubt(reader: &dyn LogReader, batch: &Batch, error: CommitError) ->
 
 #[cfg(test)]
 mod tests {
-    use event_store::{EventStore, Head, IdempotencyRecord, MemoryStore, RecordKey};
+    use event_store::{EventStore, Head, IdempotencyRecord, MemoryStore, RecordKey, Shards, StoreError};
     use uuid::Uuid;
 
     use super::*;
@@ -160,6 +194,60 @@ mod tests {
             first_position: head.position + 1,
             records: vec![record],
             ..Batch::default()
+        }
+    }
+
+    /// Refuses what comes together; its disk fails with shard 1.
+    struct Failing {
+        commits: usize,
+    }
+
+    impl LogWriter for Failing {
+        fn found(&mut self, shards: Shards) -> Result<Shards, StoreError> {
+            Ok(shards)
+        }
+
+        fn take(&mut self, shard: u16, _: Uuid, _: i64) -> Result<Head, StoreError> {
+            Err(StoreError::Corrupt(format!("nobody takes shard {shard} here")))
+        }
+
+        fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
+            self.commits += 1;
+            match batches {
+                [batch] if batch.shard == 1 => Err(CommitError::Disk("a planted failure".into())),
+                [_] => Ok(()),
+                _ => Err(CommitError::Refused("one of them".to_owned())),
+            }
+        }
+
+        fn heartbeat(&mut self, _: u16, _: u64, _: i64) -> Result<(), CommitError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn after_the_disk_has_failed_nothing_is_written_any_more_and_every_shard_hears_of_it() {
+        let reader = MemoryStore::default().reader().expect("a reader");
+        let batch = |shard| Arc::new(Batch { shard, ..Batch::default() });
+        let mut failing = Failing { commits: 0 };
+        let results = commit(&mut failing, reader.as_ref(), &[batch(0), batch(1), batch(2)]);
+        assert!(
+            matches!(results[..], [Ok(()), Err(CommitError::Disk(_)), Err(CommitError::Disk(_))]),
+            "{results:?}"
+        );
+        assert_eq!(failing.commits, 3, "together, and two of them alone");
+
+        let (inboxes, posts): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel()).unzip();
+        let taken: Vec<_> = (0..).zip(inboxes).map(|(shard, inbox)| Taken { shard, epoch: 1, inbox }).collect();
+        let (batches, to_write) = mpsc::channel();
+        batches.send(batch(1)).expect("somebody listens");
+        write_batches(&mut Failing { commits: 0 }, reader.as_ref(), &taken, &to_write);
+        for (shard, post) in posts.iter().enumerate() {
+            let told = post.try_recv();
+            assert!(
+                matches!(told, Ok(Post::Input(Input::Committed(Err(CommitError::Disk(_)))))),
+                "shard {shard}"
+            );
         }
     }
 
