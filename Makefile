@@ -45,6 +45,7 @@ test: check ## what CI runs: check, every test, 10,000 simulated seeds, fuzzing,
 	'$(TARGET)/release/simulation' --seeds 10000
 	'$(TARGET)/release/simulation' --seeds 10000 --shards 4
 	'$(TARGET)/release/simulation' --scenarios
+	'$(TARGET)/release/simulation' --scenarios --shards 2 --singles
 	$(call heading,Fuzzing of what is read from outside)
 	tools/fuzz.sh $(FUZZ_SECONDS)
 	$(call heading,Fuzzing of the two APIs)
