@@ -25,9 +25,9 @@ pub(super) fn record_of(message: Uuid) -> RecordKey {
 
 impl Message {
     /// What one shard owes another.
-    fn of_task(id: Uuid, from: u16, to: u16, task: Task) -> Box<Self> {
+    fn of_task(id: Uuid, from: u16, to: u16, task: Task) -> Self {
         let body = Body::Task(Box::new(task));
-        Box::new(Self { id, from, to, body })
+        Self { id, from, to, body }
     }
 
     pub(super) fn task(&self) -> Option<&Task> {
@@ -109,7 +109,7 @@ impl<T> Core<T> {
         let task = Task::new(deed, origin);
         let message = Message::of_task(id, self.durable.shard, to, task.clone());
         cascade.changes.push(Change::Owe(id, Owed::Message { to, task }));
-        cascade.changes.push(Change::Send(message));
+        cascade.changes.push(Change::Send(Box::new(message)));
     }
 
     /// At the end of a cascade: who asked for it is answered, and other shards' purchases hear what concerns them.
@@ -185,7 +185,8 @@ impl<T> Core<T> {
                 self.outbox.answered(id);
                 continue;
             };
-            outputs.push(Output::Send(Message::of_task(id, self.durable.shard, *to, task.clone())));
+            let message = Message::of_task(id, self.durable.shard, *to, task.clone());
+            outputs.push(Output::Send(Box::new(message)));
         }
     }
 
