@@ -177,3 +177,43 @@ pub(crate) fn decode_answer(log_id: Uuid, json: &[u8]) -> Result<Answer, serde_j
         result,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMAND: &str = r#""command":{"Order":["0193e6a0-11aa-7bbb-8ccc-9ddd0eee1fff",{"ExpirePayment":{"at":1795234200000000}}]}"#;
+    const ORIGIN: &str =
+        r#""origin":{"correlation":"0193e6a0-11aa-7bbb-8ccc-9ddd0eee1fff","causation":"0193e6a0-11aa-8bbb-8ccc-9ddd0eee1fff"}"#;
+
+    /// What was stored reads as it was written, and is written again as it was.
+    fn loads<T: Serialize + for<'de> Deserialize<'de>>(json: &str) -> T {
+        let stored: T = serde_json::from_str(json).expect(json);
+        assert_eq!(serde_json::to_string(&stored).expect("JSON"), json);
+        stored
+    }
+
+    #[test]
+    fn timers_effects_and_parked_inputs_of_before_there_were_shards_still_load() {
+        let timer: Task = loads(&format!("{{{COMMAND},{ORIGIN}}}"));
+        assert!(matches!(timer.deed, Deed::Command(Command::Order(..))));
+        let again: Task = loads(&format!(r#"{{{COMMAND},{ORIGIN},"tries":2}}"#));
+        assert_eq!(again, Task { tries: 2, ..timer.clone() });
+        let rest: Owed = loads(&format!(r#"{{"Cascade":{{"rest":[{{{COMMAND},{ORIGIN}}}]}}}}"#));
+        assert_eq!(rest, Owed::Cascade { rest: vec![timer.clone()] });
+        let parked: ParkedInput = loads(&format!("{{{COMMAND},{ORIGIN}}}"));
+        assert_eq!((parked.deed, parked.origin), (timer.deed, Some(timer.origin)));
+    }
+
+    #[test]
+    fn what_shards_owe_one_another_loads_for_ever() {
+        let owed: Owed = loads(&format!(r#"{{"Message":{{"to":3,"task":{{{COMMAND},{ORIGIN}}}}}}}"#));
+        assert!(matches!(owed, Owed::Message { to: 3, .. }));
+        let answer = r#"{"shard":3,"position":17,"message":{"from":1,"learnt":[{"order":"0193e6a0-11aa-7bbb-8ccc-9ddd0eee1fff","seen":"3/16","event":"0193e6a0-11aa-8bbb-8ccc-9ddd0eee1fff","step":{"held":{"product":"0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"}}}]}}"#;
+        let answer: MessageAnswer = loads(answer);
+        let news = answer.message.learnt.into_iter().next().expect("one");
+        let json = serde_json::to_string(&Deed::Learn(news.clone())).expect("JSON");
+        assert!(json.starts_with(r#"{"learn":{"order":"#), "{json}");
+        assert_eq!(loads::<Deed>(&json), Deed::Learn(news));
+    }
+}

@@ -399,10 +399,14 @@ fn a_command_on_the_longest_stream_reads_at_most_500_events() {
     }
     world.settle();
     world.restart();
-    world.reads.reset();
+    world.badness.reset();
     world.deposit(5_000, 1);
     world.settle();
-    assert!((1..=500).contains(&world.reads.events()), "read {} events", world.reads.events());
+    assert!(
+        (1..=500).contains(&world.badness.events()),
+        "read {} events",
+        world.badness.events()
+    );
     assert_eq!(world.balance(), BALANCE + 1_701);
 }
 
@@ -415,9 +419,9 @@ fn a_start_reads_what_is_unfinished_and_no_event() {
     }
     world.place(900, CARD, &[(1, 1)]);
     world.settle();
-    world.reads.reset();
+    world.badness.reset();
     world.restart();
-    assert_eq!(world.reads.events(), 0);
+    assert_eq!(world.badness.events(), 0);
     // The timers of the one order that waits: its reservation's and its payment's.
     assert_eq!(world.unfinished(), (0, 2));
 }

@@ -1,10 +1,8 @@
 //! Several shards: an order, its goods and its buyer's balance are kept by different writers, and messages go between them.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+mod bad_reader;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use aggregates::{
     AccountId, Command, Currency, FailureCode, Kind, Money, Order, OrderCommand, OrderId, OrderStatus, PaymentMethod, PlaceOrder,
@@ -14,12 +12,11 @@ use engine::{
     Actor, Cause, Core, CoreSettings, EngineError, Idempotency, Input, Message, Output, Request, Response, SetAside, Shards, Unpark,
     Unparking,
 };
-use event_store::{
-    Batch, CommitError, Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey, StoreError,
-    StreamId, StreamRead, StreamSlice, Unfinished, verify_chain,
-};
+use event_store::{Batch, CommitError, EventStore, LogWriter, MemoryStore, RecordKey, StreamId, verify_chain};
 use sagas::ProviderCall;
 use uuid::Uuid;
+
+use bad_reader::Badness;
 
 const PRICE: i64 = 1_000;
 const BALANCE: i64 = 1_000_000;
@@ -61,69 +58,6 @@ fn represent(kind: Kind, _: Uuid, _: &State, version: u64) -> Vec<u8> {
     format!(r#"{{"kind":"{}","version":{version}}}"#, kind.name()).into_bytes()
 }
 
-/// The streams that cannot be read.
-type Poison = Arc<Mutex<Vec<StreamId>>>;
-
-/// A reader of a log in which some streams cannot be read.
-struct Poisoned {
-    inner: Box<dyn LogReader>,
-    streams: Poison,
-}
-
-impl LogReader for Poisoned {
-    fn head(&self, shard: u16) -> Result<Option<Head>, StoreError> {
-        self.inner.head(shard)
-    }
-
-    fn read(
-        &self,
-        records: &[RecordKey],
-        streams: &[StreamRead],
-    ) -> Result<(Vec<Option<IdempotencyRecord>>, Vec<StreamSlice>), StoreError> {
-        let (records, mut slices) = self.inner.read(records, streams)?;
-        for (read, slice) in streams.iter().zip(&mut slices) {
-            if self.streams.lock().expect("nobody panics").contains(&read.stream) {
-                for event in &mut slice.events {
-                    event.payload = "{}".into();
-                }
-            }
-        }
-        Ok((records, slices))
-    }
-
-    fn events(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.inner.events(shard, after, limit)
-    }
-
-    fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.inner.stream(stream, after, limit)
-    }
-
-    fn batches(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<(u64, Hash, Hash, u64)>, StoreError> {
-        self.inner.batches(shard, after, limit)
-    }
-
-    fn unfinished(&self, shard: u16) -> Result<Unfinished, StoreError> {
-        self.inner.unfinished(shard)
-    }
-
-    fn parked(&self, shard: u16, limit: usize) -> Result<Vec<Parked>, StoreError> {
-        self.inner.parked(shard, limit)
-    }
-
-    fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
-        self.inner.parked_input(shard, id)
-    }
-
-    fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
-        self.inner.shard_count()
-    }
-
-    fn shards(&self) -> Result<Vec<u16>, StoreError> {
-        self.inner.shards()
-    }
-}
-
 /// One shard's engine, and the batch that it is writing.
 struct Node {
     core: Core<u64>,
@@ -146,7 +80,7 @@ enum Fate {
 struct World {
     store: MemoryStore,
     settings: CoreSettings,
-    poison: Poison,
+    badness: Badness,
     nodes: Vec<Node>,
     clock: i64,
     tickets: u64,
@@ -178,7 +112,7 @@ impl World {
         let mut world = Self {
             store,
             settings,
-            poison: Poison::default(),
+            badness: Badness::default(),
             nodes: Vec::new(),
             clock: START,
             tickets: 0,
@@ -204,11 +138,8 @@ impl World {
     fn node(&self, shard: u16) -> Node {
         let mut writer = self.store.writer().expect("a writer");
         let head = writer.take(shard, Uuid::nil(), self.clock).expect("the shard");
-        let reader = Poisoned {
-            inner: self.store.reader().expect("a reader"),
-            streams: Arc::clone(&self.poison),
-        };
-        let core = Core::new(head, Box::new(reader), self.settings.clone()).expect("a core");
+        let reader = self.badness.of(self.store.reader().expect("a reader"));
+        let core = Core::new(head, reader, self.settings.clone()).expect("a core");
         Node {
             core,
             writer,
@@ -223,12 +154,12 @@ impl World {
 
     /// From now on this stream cannot be read by the shard, which starts anew.
     fn poison(&mut self, shard: u16, stream: StreamId) {
-        self.poison.lock().expect("nobody panics").push(stream);
+        self.badness.poison(stream);
         self.restart(shard);
     }
 
     fn heal(&mut self) {
-        self.poison.lock().expect("nobody panics").clear();
+        self.badness.heal();
     }
 
     fn now(&self) -> Timestamp {

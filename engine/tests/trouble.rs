@@ -108,7 +108,7 @@ fn a_log_that_can_neither_be_written_nor_read_for_a_moment_stops_nothing() {
     let mut provider = Provider::default();
     world.tell(Input::Outcome(id, provider.answer(&call)));
     world.step().batch().expect("a batch");
-    world.unreadable(true);
+    world.badness.unreadable(true);
     assert!(world.step_with(vec![not_written()]).stopped().is_none());
     for _ in 0..3 {
         let turned_away = world.place(2, Paid::Balance, &[(0, 1)]);
@@ -119,7 +119,7 @@ fn a_log_that_can_neither_be_written_nor_read_for_a_moment_stops_nothing() {
         assert!(world.state(Kind::Order, turned_away.uuid()).is_none());
         world.wait(1_000);
     }
-    world.unreadable(false);
+    world.badness.unreadable(false);
     world.place(2, Paid::Balance, &[(0, 1)]);
     world.settle();
     assert_eq!(world.order(order).status(), OrderStatus::Confirmed);

@@ -2,13 +2,10 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+#[path = "../bad_reader/mod.rs"]
+mod bad_reader;
+
+use std::{sync::Arc, time::Duration};
 
 use aggregates::{
     AccountId, Command, Currency, FailureCode, InventoryCommand, Kind, Money, Order, OrderCommand, OrderId, Payment, PaymentId,
@@ -19,13 +16,12 @@ use engine::{
     Actor, Cause, Core, CoreSettings, EngineError, Idempotency, Input, Outcome, Output, Reply, Request, Response, SetAside, Unpark,
     Unparking,
 };
-use event_store::{
-    Batch, CommitError, EventStore, Fingerprint, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey,
-    Shards, StoreError, StreamId, StreamRead, StreamSlice, Unfinished,
-};
+use event_store::{Batch, CommitError, EventStore, Fingerprint, LogWriter, MemoryStore, Parked, RecordKey, StreamId};
 use payment_gateway::{CancellationOutcome, ChargeOutcome, StatusOutcome};
 use sagas::ProviderCall;
 use uuid::Uuid;
+
+use bad_reader::Badness;
 
 pub(crate) const BALANCE: i64 = 1_000_000;
 pub(crate) const PRODUCTS: u32 = 8;
@@ -39,85 +35,6 @@ const START: i64 = 1_795_132_800_000_000;
 pub(crate) enum Paid {
     Balance,
     Card(Option<&'static str>),
-}
-
-/// How many events a core has read.
-#[derive(Clone, Default)]
-pub(crate) struct Reads(Arc<AtomicU64>);
-
-impl Reads {
-    pub(crate) fn reset(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-
-    pub(crate) fn events(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-struct CountingReader {
-    inner: Box<dyn LogReader>,
-    reads: Reads,
-    poisoned: Option<StreamId>,
-    unreadable: Arc<AtomicBool>,
-}
-
-impl LogReader for CountingReader {
-    fn head(&self, shard: u16) -> Result<Option<Head>, StoreError> {
-        self.inner.head(shard)
-    }
-
-    fn read(
-        &self,
-        records: &[RecordKey],
-        streams: &[StreamRead],
-    ) -> Result<(Vec<Option<IdempotencyRecord>>, Vec<StreamSlice>), StoreError> {
-        let (records, mut slices) = self.inner.read(records, streams)?;
-        for (read, slice) in streams.iter().zip(&mut slices) {
-            self.reads.0.fetch_add(slice.events.len() as u64, Ordering::Relaxed);
-            if self.poisoned.as_ref() == Some(&read.stream) {
-                for event in &mut slice.events {
-                    event.payload = "{\"type\":\"nobody.knows\"}".into();
-                }
-            }
-        }
-        Ok((records, slices))
-    }
-
-    fn events(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<event_store::Event>, StoreError> {
-        self.inner.events(shard, after, limit)
-    }
-
-    fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Result<Vec<event_store::Event>, StoreError> {
-        self.inner.stream(stream, after, limit)
-    }
-
-    fn batches(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<(u64, Hash, Hash, u64)>, StoreError> {
-        self.inner.batches(shard, after, limit)
-    }
-
-    fn unfinished(&self, shard: u16) -> Result<Unfinished, StoreError> {
-        if self.unreadable.load(Ordering::Relaxed) {
-            return Err(StoreError::Unavailable("a planted failure".into()));
-        }
-        self.inner.unfinished(shard)
-    }
-
-    fn parked(&self, shard: u16, limit: usize) -> Result<Vec<Parked>, StoreError> {
-        self.inner.parked(shard, limit)
-    }
-
-    fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
-        self.inner.parked_input(shard, id)
-    }
-
-    fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
-        self.inner.shard_count()
-    }
-
-    fn shards(&self) -> Result<Vec<u16>, StoreError> {
-        self.inner.shards()
-    }
 }
 
 /// What a step returned.
@@ -174,9 +91,7 @@ pub(crate) struct World {
     tickets: u64,
     answers: Vec<(u64, Result<Response, EngineError>)>,
     refused: Option<Uuid>,
-    poisoned: Option<StreamId>,
-    unreadable: Arc<AtomicBool>,
-    pub(crate) reads: Reads,
+    pub(crate) badness: Badness,
 }
 
 pub(crate) fn product(number: u32) -> ProductId {
@@ -251,9 +166,7 @@ impl World {
             tickets: 0,
             answers: Vec::new(),
             refused: None,
-            poisoned: None,
-            unreadable: Arc::default(),
-            reads: Reads::default(),
+            badness: Badness::default(),
         };
         world.restart();
         world.open_shop();
@@ -494,7 +407,7 @@ impl World {
 
     /// Nothing is poisoned and nothing refused any more.
     pub(crate) fn repair(&mut self) {
-        self.poisoned = None;
+        self.badness.heal();
         self.refused = None;
         self.restart();
     }
@@ -519,13 +432,8 @@ impl World {
     pub(crate) fn restart(&mut self) {
         self.inbox.clear();
         let head = self.writer.take(0, Uuid::nil(), self.clock).expect("the shard is ours");
-        let reader = CountingReader {
-            inner: self.store.reader().expect("a reader"),
-            reads: self.reads.clone(),
-            poisoned: self.poisoned.clone(),
-            unreadable: Arc::clone(&self.unreadable),
-        };
-        self.core = Core::new(head, Box::new(reader), self.settings.clone()).expect("the log is sound");
+        let reader = self.badness.of(self.store.reader().expect("a reader"));
+        self.core = Core::new(head, reader, self.settings.clone()).expect("the log is sound");
     }
 
     pub(crate) fn restart_after_settling(&mut self) {
@@ -547,12 +455,7 @@ impl World {
     }
 
     pub(crate) fn poison(&mut self, kind: Kind, id: Uuid) {
-        self.poisoned = Some(StreamId::new(kind.name(), id));
-    }
-
-    /// What is owed cannot be read, or can again.
-    pub(crate) fn unreadable(&self, unreadable: bool) {
-        self.unreadable.store(unreadable, Ordering::Relaxed);
+        self.badness.poison(StreamId::new(kind.name(), id));
     }
 
     /// Whether the core wants to be called at once.
