@@ -18,7 +18,7 @@ use crate::{
     mask::Mask,
     output::{Cell, Column, Rows},
     progress::Progress,
-    source::{Log, Wanted},
+    source::{Log, PAGE, Wanted},
     time::Clock,
 };
 
@@ -62,10 +62,16 @@ fn wanted(log: &Log, arguments: &CatArgs) -> Result<Wanted, Failure> {
     if let Some(behind) = &arguments.after {
         after = log.behind(behind, arguments.filters.shard)?;
     }
+    // No more than is printed.
+    let page = arguments
+        .limit
+        .and_then(|limit| usize::try_from(limit).ok())
+        .map_or(PAGE, |limit| limit.clamp(1, PAGE));
     Ok(Wanted {
         after,
         to,
         backwards: arguments.reverse,
+        page: Some(page),
         ..log.filtered(&arguments.filters)?
     })
 }

@@ -155,6 +155,10 @@ pub(crate) fn at(source: &Source, log: &Log, subject: Subject, id: Uuid, moment:
             shard: event.shard,
             position: event.position,
         };
+        let before = then.as_ref().map_or(0, |(version, ..)| *version);
+        if event.sequence != before + 1 {
+            return Err(gap(subject.name(), id, before, event.sequence));
+        }
         state.evolve(id, &event).map_err(|what| {
             Failure::input(format_args!(
                 "what stands at position {} cannot be read as an event of a {}: {what}",
@@ -183,6 +187,13 @@ pub(crate) fn at(source: &Source, log: &Log, subject: Subject, id: Uuid, moment:
         }),
         None => Err(not_yet(source, log, subject, id, moment)),
     }
+}
+
+/// Versions are counted without a gap; what is folded over one is not how anything was.
+pub(crate) fn gap(kind: &str, id: Uuid, before: u64, after: u64) -> Failure {
+    Failure::input(format_args!(
+        "the log is damaged: {kind}-{id} goes from version {before} to {after}; `replay verify` names the place"
+    ))
 }
 
 /// Why there is nothing: it is not there at all, or not yet.

@@ -243,21 +243,26 @@ fn names_a_key(before: &str) -> bool {
     })
 }
 
-/// The version of the seal, and letters that a person's words do not consist of.
+/// A nonce of 24 bytes and a tag of 16, as base64: nothing that is sealed is shorter.
+const SHORTEST_SEAL: usize = 54;
+
+/// The version of the seal, and so many letters that a person's words do not consist of.
 fn is_sealed(text: &str) -> bool {
     let sealed = text.strip_prefix("v1.").unwrap_or_default();
-    !sealed.is_empty()
+    sealed.len() >= SHORTEST_SEAL
         && sealed
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// The beginning of a key, as it stands in JSON: an escape is not cut through.
 fn beginning(text: &str) -> String {
     let plain = text.find('\\').unwrap_or(text.len());
-    match text.char_indices().nth(SHOWN_OF_A_KEY) {
+    // Of a short one half: the whole is nobody's business.
+    let length = text.chars().count();
+    let shown = if length > SHOWN_OF_A_KEY { SHOWN_OF_A_KEY } else { length / 2 };
+    match text.char_indices().nth(shown) {
         Some((end, _)) => format!("{}…", &text[..end.min(plain)]),
-        None if plain < text.len() => format!("{}…", &text[..plain]),
         None => text.to_owned(),
     }
 }
@@ -294,22 +299,29 @@ mod tests {
     fn sealed_texts_and_keys_are_not_shown() {
         for (json, shown) in [
             (r#"{"a":1}"#, r#"{"a":1}"#),
-            (r#"{"address":"v1.abc-_","n":1}"#, r#"{"address":"⟨sealed⟩","n":1}"#),
             (
-                r#"{"a":["v1.abc","v1.def"],"b":"v1.x"}"#,
+                r#"{"address":"v1.abc-_fghijabc-_fghijabc-_fghijabc-_fghijabc-_fghijabc-_fghij","n":1}"#,
+                r#"{"address":"⟨sealed⟩","n":1}"#,
+            ),
+            (
+                r#"{"a":["v1.abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghij","v1.klmnopqrstklmnopqrstklmnopqrstklmnopqrstklmnopqrstklmnopqrst"],"b":"v1.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}"#,
                 r#"{"a":["⟨sealed⟩","⟨sealed⟩"],"b":"⟨sealed⟩"}"#,
             ),
             (
-                r#"{"payment_key":"sim_ok_123456","address":"v1.a"}"#,
+                r#"{"payment_key":"sim_ok_123456","address":"v1.abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghij"}"#,
                 r#"{"payment_key":"sim_ok_1…","address":"⟨sealed⟩"}"#,
             ),
             (r#"{"idempotencyKey":"0193e6a0-11aa"}"#, r#"{"idempotencyKey":"0193e6a0…"}"#),
             (r#"{"payment_key":"v1.abcdefghij"}"#, r#"{"payment_key":"v1.abcde…"}"#),
-            (r#"{"payment_key":"short"}"#, r#"{"payment_key":"short"}"#),
+            (r#"{"payment_key":"short"}"#, r#"{"payment_key":"sh…"}"#),
             (r#"{"payment_key":"a\"b\"cdefghij"}"#, r#"{"payment_key":"a…"}"#),
             // Words of people that look alike.
+            (r#"{"name":"v1.0","sku":"v1.abc-_"}"#, r#"{"name":"v1.0","sku":"v1.abc-_"}"#),
             (r#"{"reason":"v1.2 is out, boxes too"}"#, r#"{"reason":"v1.2 is out, boxes too"}"#),
-            (r#"{"reason":"he said \"v1.abc\""}"#, r#"{"reason":"he said \"v1.abc\""}"#),
+            (
+                r#"{"reason":"he said \"v1.abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghij\""}"#,
+                r#"{"reason":"he said \"v1.abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghij\""}"#,
+            ),
             (r#"{"key":"value-that-is-long"}"#, r#"{"key":"value-that-is-long"}"#),
             (
                 r#"{"reason":"\"payment_key\":\"sim_ok_123\""}"#,

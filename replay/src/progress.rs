@@ -7,9 +7,12 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     time::{Duration, Instant},
 };
+
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How often the line is written anew.
 const EVERY: Duration = Duration::from_millis(200);
@@ -32,12 +35,17 @@ impl Progress {
     pub(crate) fn start(quiet: bool) -> Self {
         let interrupted = Arc::new(AtomicBool::new(false));
         let listener = Arc::clone(&interrupted);
+        let (ready, listening) = mpsc::channel::<()>();
         let listen = move || {
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
                 return;
             };
             runtime.block_on(async {
-                while tokio::signal::ctrl_c().await.is_ok() {
+                let Ok(mut interrupts) = signal(SignalKind::interrupt()) else {
+                    return;
+                };
+                drop(ready);
+                while interrupts.recv().await.is_some() {
                     if listener.swap(true, Ordering::Relaxed) {
                         std::process::exit(130);
                     }
@@ -46,6 +54,8 @@ impl Progress {
         };
         // Without it Ctrl-C ends the process as ever.
         drop(std::thread::Builder::new().name("signals".into()).spawn(listen));
+        // Before anything is printed: an early one would end it in the middle of a row. Nothing is sent: the other end goes.
+        let _ = listening.recv();
         Self {
             interrupted,
             shown: Cell::new(!quiet && stderr().is_terminal()),

@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn what_is_not_always_there_is_optional() {
         let types = learned(&[
-            r#"{"n":1,"who":"0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0","lines":[{"q":1},{"q":2,"x":null}],"address":"v1.abc","payment_key":"sim_ok_1234567"}"#,
+            r#"{"n":1,"who":"0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0","lines":[{"q":1},{"q":2,"x":null}],"address":"v1.abcdefghijabcdefghijabcdefghijabcdefghijabcdefghijabcdefghij","payment_key":"sim_ok_1234567"}"#,
             r#"{"n":1.5,"who":"0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0","lines":[]}"#,
         ]);
         let schema = schema("order.placed", &types["order.placed"]);

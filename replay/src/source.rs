@@ -27,7 +27,7 @@ use crate::{
 const SPAN: u64 = 20_000;
 
 /// How many events of a stream, or of one of several shards, are read at once.
-const PAGE: usize = 1_000;
+pub(crate) const PAGE: usize = 1_000;
 
 impl Source {
     /// The data directory.
@@ -115,6 +115,9 @@ pub(crate) struct Wanted {
     /// Only what is not behind these.
     pub(crate) to: Cut,
     pub(crate) backwards: bool,
+    /// So many events are read at once where what is found is printed as it comes: whoever looks at it slowly must not keep the log from
+    /// being tidied up, or its write-ahead log grows for as long as they look.
+    pub(crate) page: Option<usize>,
 }
 
 impl Wanted {
@@ -234,6 +237,7 @@ impl Log {
             after: self.start(),
             to: self.end(),
             backwards: false,
+            page: None,
         }
     }
 
@@ -249,6 +253,7 @@ impl Log {
             correlation: filters.correlation,
             actor: filters.actor.clone(),
             shard: filters.shard,
+            page: Some(PAGE),
             ..self.everything()
         })
     }
@@ -557,7 +562,7 @@ impl Log {
         };
         let read = match shards.as_slice() {
             [] => Ok(()),
-            [shard] => self.each_of(wanted.selection(*shard), what, progress, visit),
+            [shard] if wanted.page.is_none() => self.each_of(wanted.selection(*shard), what, progress, visit),
             _ => self.each_merged(wanted, &shards, what, progress, visit),
         };
         if self.explain {
@@ -594,7 +599,7 @@ impl Log {
         progress: &Progress,
         visit: &mut dyn FnMut(EventRef<'_>) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<(), Failure> {
-        let mut rest = Rest::new(selection);
+        let mut rest = Rest::new(selection, PAGE);
         let of = rest.left();
         let mut end = None;
         while end.is_none() && rest.next_span() {
@@ -636,7 +641,10 @@ impl Log {
         progress: &Progress,
         visit: &mut dyn FnMut(EventRef<'_>) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<(), Failure> {
-        let mut queues: Vec<_> = shards.iter().map(|shard| Queue::new(wanted.selection(*shard))).collect();
+        let mut queues: Vec<_> = shards
+            .iter()
+            .map(|shard| Queue::new(wanted.selection(*shard), wanted.page.unwrap_or(PAGE)))
+            .collect();
         let of: u64 = queues.iter().map(|queue| queue.rest.left()).sum();
         loop {
             for queue in &mut queues {
@@ -686,7 +694,7 @@ impl Log {
                     ControlFlow::Continue(())
                 }
             });
-            let full = page.len() >= PAGE;
+            let full = page.len() >= rest.page;
             self.looked_at.set(self.looked_at.get() + rest.looked_at(full.then_some(rest.last)));
             match (read, wrong) {
                 (Ok(()), None) => {}
@@ -704,9 +712,9 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(selection: Selection) -> Self {
+    fn new(selection: Selection, page: usize) -> Self {
         Self {
-            rest: Rest::new(selection),
+            rest: Rest::new(selection, page),
             page: VecDeque::new(),
         }
     }
@@ -716,6 +724,8 @@ impl Queue {
 struct Rest {
     whole: Selection,
     span: Selection,
+    /// So many events at most, where a page is asked for.
+    page: usize,
     /// Of the span.
     given: usize,
     last: u64,
@@ -724,8 +734,9 @@ struct Rest {
 }
 
 impl Rest {
-    fn new(selection: Selection) -> Self {
+    fn new(selection: Selection, page: usize) -> Self {
         Self {
+            page,
             span: selection.clone(),
             ended: selection.after >= selection.to,
             whole: selection,
@@ -748,7 +759,7 @@ impl Rest {
 
     /// The same, and at most a page of events.
     fn next_page(&mut self) -> bool {
-        self.next_part(PAGE)
+        self.next_part(self.page)
     }
 
     fn next_part(&mut self, limit: usize) -> bool {

@@ -33,6 +33,9 @@ pub(crate) fn run(source: &Source, arguments: &TailArgs, progress: &Progress) ->
             break Ok(OK);
         }
         let step = tail.step(source, &mut sheet, limit, progress).and_then(|()| sheet.flush());
+        if step.is_ok() && sheet.shown() >= limit {
+            break Ok(OK);
+        }
         if let Err(failure) = step.and_then(|()| rest(arguments.poll.max(SHORTEST_POLL), progress)) {
             break Err(failure);
         }

@@ -2,14 +2,14 @@
 //!
 //! Nothing is guessed. What can be read in two ways is refused with both readings and a way to write each.
 
-use std::{fmt::Write as _, str::FromStr, time::Duration};
+use std::{fmt::Write as _, str::FromStr};
 
 use event_store::LogPosition;
 use jiff::{
-    Timestamp,
+    SignedDuration, Span, Timestamp,
     civil::{Date, DateTime},
-    fmt::temporal::Pieces,
-    tz::{AmbiguousOffset, TimeZone},
+    fmt::temporal::{DateTimeParser, Pieces},
+    tz::{AmbiguousOffset, OffsetConflict, TimeZone},
 };
 
 use crate::failure::Failure;
@@ -31,14 +31,21 @@ enum Reading {
     /// A time of the clock, in the zone that it names, if it names one.
     Clock(DateTime, Option<String>),
     /// So long before now.
-    Before(Duration),
+    Before(Length),
     /// So long after the other bound, or after now.
-    After(Duration),
+    After(Length),
     Position {
         shard: Option<u16>,
         position: u64,
     },
     Version(u64),
+}
+
+/// Days of the calendar, which are longer or shorter where the clocks are changed, and hours and less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Length {
+    days: i64,
+    rest: SignedDuration,
 }
 
 /// A moment that means one thing.
@@ -66,11 +73,14 @@ impl Moment {
     pub(crate) fn settle(&self, zone: &TimeZone, now: Timestamp, base: Option<i64>) -> Result<Settled, Failure> {
         let text = &self.text;
         let beyond = || Failure::input(format_args!("{text} is further away than times reach"));
-        let micros = |duration: &Duration| i64::try_from(duration.as_micros()).map_err(|_| beyond());
-        let moved = |from: i64, by: i64| {
-            let time = from.checked_add(by).ok_or_else(beyond)?;
-            Timestamp::from_microsecond(time).map_err(|_| beyond())?;
-            Ok(Settled::Time(time))
+        let moved = |from: i64, by: Length| {
+            let from = Timestamp::from_microsecond(from).map_err(|_| beyond())?.to_zoned(zone.clone());
+            let days = Span::new().try_days(by.days).map_err(|_| beyond())?;
+            let time = from
+                .checked_add(days)
+                .and_then(|day| day.checked_add(by.rest))
+                .map_err(|_| beyond())?;
+            Ok(Settled::Time(time.timestamp().as_microsecond()))
         };
         match &self.reading {
             Reading::Start => Ok(Settled::Start),
@@ -96,8 +106,14 @@ impl Moment {
                     zone.iana_name().unwrap_or("Asia/Seoul")
                 )))
             }
-            Reading::Before(by) => moved(now.as_microsecond(), -micros(by)?),
-            Reading::After(by) => moved(base.unwrap_or_else(|| now.as_microsecond()), micros(by)?),
+            Reading::Before(by) => moved(
+                now.as_microsecond(),
+                Length {
+                    days: -by.days,
+                    rest: -by.rest,
+                },
+            ),
+            Reading::After(by) => moved(base.unwrap_or_else(|| now.as_microsecond()), *by),
             Reading::Position { shard, position } => Ok(Settled::Position {
                 shard: *shard,
                 position: *position,
@@ -198,8 +214,19 @@ fn position(place: &str) -> Result<Reading, String> {
     })
 }
 
-fn length_of(text: &str, length: &str) -> Result<Duration, String> {
-    humantime::parse_duration(length).map_err(|_| format!("{text:?} is no length of time; write -2h, +30m, -1h30m or +7d"))
+fn length_of(text: &str, length: &str) -> Result<Length, String> {
+    let wrong = |why: &str| format!("{text:?} is no length of time{why}; write -2h, +30m, -1h30m or +7d");
+    let span: Span = length.parse().map_err(|_| wrong(""))?;
+    if span.get_years() != 0 || span.get_months() != 0 {
+        return Err(wrong(" that is always the same"));
+    }
+    let days = i64::from(span.get_weeks()) * 7 + i64::from(span.get_days());
+    let rest = span.weeks(0).days(0).to_duration(jiff::SpanRelativeTo::days_are_24_hours());
+    let rest = rest.map_err(|_| wrong(""))?;
+    if days < 0 || rest.is_negative() {
+        return Err(wrong(""));
+    }
+    Ok(Length { days, rest })
 }
 
 /// A number may be a position, a version, or seconds, milliseconds or microseconds since 1970.
@@ -233,6 +260,11 @@ fn time(text: &str) -> Result<Reading, String> {
         };
     };
     let clock = date.to_datetime(clock);
+    if pieces.offset().is_some() && pieces.time_zone_annotation().is_some() {
+        let parser = DateTimeParser::new().offset_conflict(OffsetConflict::Reject);
+        let zoned = parser.parse_zoned(text).map_err(|error| wrong(&error.to_string()))?;
+        return Ok(Reading::Time(zoned.timestamp()));
+    }
     match (pieces.to_numeric_offset(), pieces.offset()) {
         (Some(offset), _) => {
             let time = offset.to_timestamp(clock).map_err(|error| wrong(&error.to_string()))?;
@@ -433,9 +465,40 @@ mod tests {
         for text in ["v:", "v:0", "v:x", "-", "+", "-2", "-2x", "--2h", "-2 h h"] {
             assert!(text.parse::<Moment>().is_err(), "{text}");
         }
-        assert!(settle_in("Asia/Seoul", "-9999999999h", None).is_err());
-        assert!(settle_in("Asia/Seoul", "+99999999years", None).is_err());
+        for text in [
+            "-9999999999h",
+            "+99999999years",
+            "+1mo",
+            "-1y",
+            "2026-01-05T10:00+05:00[Asia/Seoul]",
+        ] {
+            assert!(text.parse::<Moment>().is_err(), "{text}");
+        }
+        assert!(settle_in("Asia/Seoul", "+4000000d", None).is_err());
         assert!(settle_in("Asia/Seoul", "2026-01-05T10:00[Mars/Base]", None).is_err());
+    }
+
+    #[test]
+    fn a_day_is_one_of_the_calendar_and_an_hour_an_hour() {
+        let midnight = |day: &str| settle_in("Europe/Berlin", day, None).expect("a day");
+        let Settled::Time(base) = midnight("2026-03-29") else {
+            panic!("a time")
+        };
+        assert_eq!(settle_in("Europe/Berlin", "+1d", Some(base)), Ok(midnight("2026-03-30")));
+        assert_eq!(settle_in("Europe/Berlin", "+1w", Some(base)), Ok(midnight("2026-04-05")));
+        assert_eq!(
+            settle_in("Europe/Berlin", "+24h", Some(base)),
+            Ok(Settled::Time(base + 24 * 3_600_000_000))
+        );
+        let Settled::Time(next) = midnight("2026-03-30") else {
+            panic!("a time")
+        };
+        assert_eq!(next - base, 23 * 3_600_000_000, "the clocks are put forward");
+        assert_eq!(
+            settled("2026-01-05T10:00+09:00[Asia/Seoul]"),
+            time("2026-01-05T01:00:00Z"),
+            "an offset that is the zone's"
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
     Done,
     arguments::{Format, Source, TimelineArgs},
     failure::{Failure, OK},
-    fold::{self, Subject},
+    fold::{self, Subject, gap},
     mask::Mask,
     output::{Cell, Column, Rows, count},
     progress::Progress,
@@ -133,7 +133,16 @@ impl Story {
             (Subject::Aggregate(Kind::Payment), payment),
             (Subject::Purchase, order),
         ] {
-            collect(log, &subject.events(log, id), progress, &mut found)?;
+            let mut whole = BTreeMap::new();
+            collect(log, &subject.events(log, id), progress, &mut whole)?;
+            let mut before = 0;
+            for version in whole.values().map(|event| event.sequence) {
+                if version != before + 1 {
+                    return Err(gap(subject.name(), id, before, version));
+                }
+                before = version;
+            }
+            found.append(&mut whole);
         }
         for event in found.values().filter(|event| event.stream.kind == Subject::Purchase.name()) {
             seen.extend(seen_by(event)?);

@@ -945,8 +945,14 @@ impl Tail {
         Self { child, lines }
     }
 
-    fn next(&self) -> u64 {
-        let line = self.lines.recv_timeout(Duration::from_secs(20)).expect("a line");
+    fn next(&mut self) -> u64 {
+        let line = self.lines.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| {
+            // It has ended, or is ended.
+            let _ = self.child.kill();
+            let mut said = String::new();
+            let _ = self.child.stderr.take().expect("piped").read_to_string(&mut said);
+            panic!("no line comes; it said: {said}")
+        });
         let event: Value = serde_json::from_str(&line).expect("an object");
         event["position"].as_u64().expect("a position")
     }
@@ -978,7 +984,7 @@ fn tail_shows_every_event_once_while_the_shop_serves_stops_and_starts_again() {
     let data = scratch.path().join("data");
     // A log that no shop has started on yet. From its start, because nobody knows when the new process comes to look at its end.
     drop(SqliteStore::open(&data).expect("a log"));
-    let tail = Tail::start(&data, &["--from", "start"]);
+    let mut tail = Tail::start(&data, &["--from", "start"]);
     let mut hash = GENESIS;
     let mut next = 1;
     for _ in 0..3 {
@@ -1012,7 +1018,7 @@ fn tail_ends_when_the_log_is_another_one() {
         let data = scratch.path().join(how);
         fs::create_dir(&data).expect("made");
         fs::copy(shop().join("log.db"), data.join("log.db")).expect("copied");
-        let tail = Tail::start(&data, &["--from", "pos:1"]);
+        let mut tail = Tail::start(&data, &["--from", "pos:1"]);
         assert_eq!(tail.next(), 1);
         if how == "replaced" {
             fs::copy(shop().join("log.db"), data.join("other")).expect("copied");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use projections_sqlite::open_to_look;
 use uuid::Uuid;
 
 use crate::Ledger;
@@ -47,9 +47,7 @@ pub fn read_ledger(path: &Path) -> Result<Ledger, LedgerError> {
 }
 
 fn rows(path: &Path) -> rusqlite::Result<Ledger> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    let connection = open_to_look(path)?;
     let mut statement = connection.prepare("SELECT order_id, kind, amount, at FROM ledger ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut ledger = Ledger::default();

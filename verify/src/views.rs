@@ -1,21 +1,14 @@
 //! Views equal the fold: they are filled anew beside, up to the same checkpoint, and compared row by row.
 
-use std::{
-    cmp::Ordering,
-    collections::HashMap,
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{cmp::Ordering, collections::HashMap, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use event_store::{
     Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, Parked, RecordKey, Shards, StoreError, StreamId, StreamRead,
     StreamSlice, Unfinished,
 };
 use projections::{Runner, RunnerSettings, RunnerState};
-use projections_sqlite::{FILE, SqliteViews};
-use rusqlite::{Connection, OpenFlags, Rows, types::Value};
+use projections_sqlite::{FILE, SqliteViews, open_to_look};
+use rusqlite::{Connection, Rows, types::Value};
 use uuid::Uuid;
 
 use crate::{Invariant, Place, Report};
@@ -150,7 +143,7 @@ struct Kept {
 impl Kept {
     fn open(path: &Path) -> Result<Self, String> {
         let read = || -> rusqlite::Result<(Self, String)> {
-            let connection = reading(path)?;
+            let connection = open_to_look(path)?;
             connection.execute_batch("BEGIN")?;
             let (names, log): (String, Option<Vec<u8>>) =
                 connection.query_row("SELECT names, log FROM views", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -197,7 +190,7 @@ impl Kept {
 
     /// Compares every row of every table with those filled anew; returns how many there are.
     fn compare(&self, directory: &Path, report: &mut Report) -> rusqlite::Result<u64> {
-        let anew = reading(&directory.join(FILE))?;
+        let anew = open_to_look(&directory.join(FILE))?;
         // Whose views they are was looked at before; those of a shop that has just begun do not know their log yet.
         let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'views' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
                       ORDER BY name";
@@ -282,13 +275,6 @@ fn differ(table: &str, key: &[Value], what: &str, report: &mut Report) {
     };
     let place = Place { order, ..Place::default() };
     report.add(Invariant::Views, place, format!("the row {} of {table} {what}", ids.join("/")));
-}
-
-fn reading(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(PathBuf::from(path), flags)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    Ok(connection)
 }
 
 fn names(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {

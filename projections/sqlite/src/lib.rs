@@ -12,7 +12,7 @@ mod writer;
 
 use std::{path::Path, sync::Arc};
 
-pub use look::{Difference, Field, ViewRow, ViewTable, ViewsFile};
+pub use look::{Difference, Field, ViewRow, ViewTable, ViewsFile, open_to_look};
 pub use open::OpenError;
 pub use reader::SqliteViews;
 pub use writer::SqliteViewsWriter;

@@ -368,6 +368,14 @@ fn standing(path: &Path) -> std::io::Result<Standing> {
 
 /// A connection that makes no file. Beside a file that is written SQLite keeps two others; where one is missing nobody writes, and SQLite is
 /// told so, or it would make them.
+/// Opens a SQLite file of a shop for one who only reads, and leaves nothing beside it: also a copy in a directory that nobody may write to.
+///
+/// # Errors
+/// There is no such file, or it cannot be read.
+pub fn open_to_look(path: &Path) -> rusqlite::Result<Connection> {
+    connect(path).map(|(connection, _)| connection)
+}
+
 fn connect(path: &Path) -> rusqlite::Result<(Connection, Option<Standing>)> {
     const WITHOUT_LOCKS: &str = "unix-none";
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
