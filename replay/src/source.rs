@@ -29,6 +29,9 @@ const SPAN: u64 = 20_000;
 /// How many events of a stream, or of one of several shards, are read at once.
 pub(crate) const PAGE: usize = 1_000;
 
+/// How often a log is opened that a shop takes or leaves in that moment.
+const MOST_TRIES: u32 = 20;
+
 impl Source {
     /// The data directory.
     pub(crate) fn directory(&self) -> Result<&PathBuf, Failure> {
@@ -156,7 +159,24 @@ impl Wanted {
 }
 
 impl Log {
+    /// Opens it as it is: beside a shop that serves, or as files that nobody changes. A shop may start or stop just then.
     fn open(source: &Source) -> Result<Self, Failure> {
+        let mut tries = 0;
+        loop {
+            let before = SqliteStore::standing_in(source.directory()?);
+            let opened = Self::open_as_it_is(source);
+            let moved = || match (&before, SqliteStore::standing_in(source.directory()?)) {
+                (Ok(before), Ok(after)) => Ok(after.is_stale(before)),
+                _ => Ok::<_, Failure>(false),
+            };
+            tries += 1;
+            if opened.is_ok() || tries >= MOST_TRIES || !moved()? {
+                return opened;
+            }
+        }
+    }
+
+    fn open_as_it_is(source: &Source) -> Result<Self, Failure> {
         let directory = source.directory()?;
         let store = SqliteStore::open_to_look(directory)?;
         let standing = store.standing()?;
@@ -806,6 +826,10 @@ impl Rest {
 fn check_end(reader: &dyn LogReader, head: &Head, directory: &Path) -> Result<(), Failure> {
     let end = reader.events(head.shard, head.position.saturating_sub(1), 1)?;
     if end.first().map_or(0, |event| event.position) == head.position {
+        return Ok(());
+    }
+    // The first events may have come since the head was read.
+    if reader.head(head.shard)?.is_some_and(|now| now.position > head.position) {
         return Ok(());
     }
     Err(Failure::input(format_args!(

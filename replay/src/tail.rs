@@ -83,6 +83,9 @@ impl Tail {
     fn step(&mut self, source: &Source, sheet: &mut Sheet, limit: u64, progress: &Progress) -> Result<(), Failure> {
         if self.id.is_none() {
             self.begin(source, sheet)?;
+            if self.id.is_none() {
+                return Ok(());
+            }
         }
         self.log.look().map_err(Failure::into_partial)?;
         let heads = self.heads()?;

@@ -120,6 +120,14 @@ impl SqliteStore {
         })
     }
 
+    /// What there is on the disk in this data directory, as far as it matters to one who looks.
+    ///
+    /// # Errors
+    /// There is no log, or it cannot be looked at.
+    pub fn standing_in(data_dir: &Path) -> Result<Standing, StoreError> {
+        looking::standing(&log_of(data_dir))
+    }
+
     /// What there is on the disk, as far as it matters to one who looks.
     ///
     /// # Errors
