@@ -677,17 +677,16 @@ impl Log {
                     }
                 }
             }
-            let key = |queue: &&mut Queue| queue.page.front().map(|event| (event.recorded_at, event.shard));
+            let key = |queue: &&mut Queue| queue.page.rows.front().map(|event| (event.recorded_at, event.shard));
             let filled = queues.iter_mut().filter(|queue| !queue.page.is_empty());
             let next = if wanted.backwards {
                 filled.min_by_key(|queue| Reverse(key(queue)))
             } else {
                 filled.min_by_key(key)
             };
-            let Some(event) = next.and_then(|queue| queue.page.pop_front()) else {
-                return Ok(());
-            };
-            if event.visit(&mut *visit)?.is_break() {
+            let Some(Queue { page, .. }) = next else { return Ok(()) };
+            let Some(event) = page.rows.pop_front() else { return Ok(()) };
+            if visit(page.event(&event))?.is_break() {
                 return Ok(());
             }
         }
@@ -699,27 +698,17 @@ impl Log {
                 return Err(Failure::interrupted());
             }
             let Queue { rest, page } = queue;
-            let mut wrong = None;
+            page.texts.clear();
             let read = self.reader().select_each(&rest.span, &mut |event| {
                 self.count(&event);
                 rest.given += 1;
                 rest.last = event.position;
-                match event.to_event() {
-                    Ok(event) => page.push_back(event),
-                    Err(error) => wrong = Some(error),
-                }
-                if wrong.is_some() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+                page.push(&event);
+                ControlFlow::Continue(())
             });
-            let full = page.len() >= rest.page;
+            let full = page.rows.len() >= rest.page;
             self.looked_at.set(self.looked_at.get() + rest.looked_at(full.then_some(rest.last)));
-            match (read, wrong) {
-                (Ok(()), None) => {}
-                (Err(error), _) | (_, Some(error)) => return Err(self.explained(error)),
-            }
+            read.map_err(|error| self.explained(error))?;
         }
         Ok(())
     }
@@ -728,14 +717,85 @@ impl Log {
 /// The events of one shard that were read and not shown yet.
 struct Queue {
     rest: Rest,
-    page: VecDeque<Event>,
+    page: Page,
+}
+
+/// Events with all their texts in one piece of memory: none is copied by itself, and nothing is made of an id but what stands there.
+#[derive(Default)]
+struct Page {
+    texts: String,
+    rows: VecDeque<Row>,
+}
+
+/// An event of a page.
+struct Row {
+    shard: u16,
+    position: u64,
+    sequence: u64,
+    recorded_at: i64,
+    begin: usize,
+    /// Where each text ends.
+    ends: [usize; 7],
+}
+
+impl Page {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn push(&mut self, event: &EventRef<'_>) {
+        let begin = self.texts.len();
+        let texts = [
+            event.kind,
+            event.id,
+            event.event_id,
+            event.event_type,
+            event.event_version,
+            event.payload,
+            event.metadata,
+        ];
+        let ends = texts.map(|text| {
+            self.texts.push_str(text);
+            self.texts.len()
+        });
+        self.rows.push_back(Row {
+            shard: event.shard,
+            position: event.position,
+            sequence: event.sequence,
+            recorded_at: event.recorded_at,
+            begin,
+            ends,
+        });
+    }
+
+    fn event(&self, row: &Row) -> EventRef<'_> {
+        let mut begin = row.begin;
+        let [kind, id, event_id, event_type, event_version, payload, metadata] = row.ends.map(|end| {
+            let text = self.texts.get(begin..end).unwrap_or_default();
+            begin = end;
+            text
+        });
+        EventRef {
+            shard: row.shard,
+            position: row.position,
+            kind,
+            id,
+            sequence: row.sequence,
+            event_id,
+            event_type,
+            event_version,
+            recorded_at: row.recorded_at,
+            payload,
+            metadata,
+        }
+    }
 }
 
 impl Queue {
     fn new(selection: Selection, page: usize) -> Self {
         Self {
             rest: Rest::new(selection, page),
-            page: VecDeque::new(),
+            page: Page::default(),
         }
     }
 }
