@@ -125,7 +125,7 @@ struct AnswerIn<'a> {
 }
 
 /// How a message was answered, as its idempotency record keeps it.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct MessageAnswer {
     pub shard: u16,
     /// Where the receiver's log stood after it.
@@ -134,7 +134,7 @@ pub(crate) struct MessageAnswer {
 }
 
 /// To whom, and what its purchases learn from it.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Answered {
     pub from: u16,
     pub learnt: Vec<Learnt>,

@@ -20,7 +20,8 @@ fuzz_target!(|json: &[u8]| {
         assert_eq!(stored::decode_answer(Uuid::nil(), &text).expect("our own text"), answer);
     }
     comes_back::<stored::Owed>(json);
-    comes_back::<stored::TimedCommand>(json);
+    comes_back::<stored::Task>(json);
+    comes_back::<stored::MessageAnswer>(json);
     comes_back::<stored::ParkedInput>(json);
     comes_back::<Command>(json);
     comes_back::<Refusal>(json);
