@@ -159,6 +159,8 @@ pub enum OrderCommand {
         by: AccountId,
         /// Why, sealed with the buyer's key.
         reason: Sealed,
+        /// Whether the money is taken and the goods are being sold: its process knows.
+        selling: bool,
     },
     /// It comes to nothing.
     Cancel {
@@ -476,6 +478,9 @@ pub enum OrderError {
     /// Too late to cancel.
     #[error("the order is {0} and cannot be cancelled any more")]
     NotCancellable(&'static str),
+    /// Too late to cancel: the sale is only not written down everywhere yet.
+    #[error("the order is paid and its goods are being sold: it cannot be cancelled any more")]
+    BeingSold,
     /// It goes on by itself.
     #[error("the order is {0}: it goes on by itself and needs nobody")]
     NotStuck(&'static str),
@@ -488,7 +493,12 @@ impl Reason for OrderError {
     fn class(&self) -> Class {
         match self {
             Self::Unknown => Class::Unknown,
-            Self::Exists | Self::NotAwaitingPayment(_) | Self::NotCancellable(_) | Self::NotStuck(_) | Self::NotAllowed(_) => Class::State,
+            Self::Exists
+            | Self::NotAwaitingPayment(_)
+            | Self::NotCancellable(_)
+            | Self::BeingSold
+            | Self::NotStuck(_)
+            | Self::NotAllowed(_) => Class::State,
             Self::PaymentExpired(_) => Class::Gone,
             Self::LineCount
             | Self::DuplicateProduct(_)
@@ -513,7 +523,7 @@ impl Reason for OrderError {
             Self::NotAwaitingPayment(_) => "order-not-awaiting-payment",
             Self::AmountMismatch(_) => "amount-mismatch",
             Self::PaymentExpired(_) => "payment-expired",
-            Self::NotCancellable(_) => "order-not-cancellable",
+            Self::NotCancellable(_) | Self::BeingSold => "order-not-cancellable",
             Self::NotStuck(_) => "order-not-stuck",
             Self::NotAllowed(_) => "order-state",
         }
@@ -928,7 +938,10 @@ impl Decide for Order {
             // Too early, or somebody was quicker than the timer.
             (_, Command::ExpirePayment { .. }) => Ok(vec![]),
 
-            (Status::Placed | Status::AwaitingPayment | Status::PaymentPending, Command::RequestCancellation { by, reason }) => {
+            (Status::Placed | Status::AwaitingPayment | Status::PaymentPending, Command::RequestCancellation { selling: true, .. }) => {
+                Err(OrderError::BeingSold)
+            }
+            (Status::Placed | Status::AwaitingPayment | Status::PaymentPending, Command::RequestCancellation { by, reason, .. }) => {
                 Ok(vec![OrderEvent::CancellationRequested { by, reason }])
             }
             // Asking for what is already so is no error; it changes nothing.

@@ -149,9 +149,14 @@ fn cancel(failure: FailureCode) -> Ask {
 }
 
 fn request_cancellation() -> Ask {
+    cancellation_of_what_is(false)
+}
+
+fn cancellation_of_what_is(selling: bool) -> Ask {
     Ask::RequestCancellation {
         by: BUYER,
         reason: Sealed::new("sealed"),
+        selling,
     }
 }
 
@@ -389,6 +394,12 @@ fn an_order_can_be_cancelled_until_it_is_confirmed() {
     order([cancelled(FailureCode::OutOfStock)])
         .when(request_cancellation())
         .then_expect_error(OrderError::NotCancellable("CANCELLED"));
+    // Paid, but not confirmed yet: other shards still write down what they have sold.
+    for before in [vec![], vec![submitted()]] {
+        order(before)
+            .when(cancellation_of_what_is(true))
+            .then_expect_error(OrderError::BeingSold);
+    }
     // Asking for what is already so is no error.
     order([cancellation()]).when(request_cancellation()).then_expect_events(vec![]);
     order([cancelled(FailureCode::CancelledByBuyer)])

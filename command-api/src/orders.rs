@@ -311,6 +311,7 @@ pub(crate) async fn cancel(
     let command = OrderCommand::RequestCancellation {
         by: caller.account(),
         reason: Sealed::new(sealed),
+        selling: false,
     };
     let sent = api
         .send(Command::Order(order, command), Actor::Account(caller.account()), &terms, keyed)

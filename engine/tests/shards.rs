@@ -309,8 +309,12 @@ impl World {
     }
 
     fn cancel(&mut self, order: OrderId) {
-        let reason = Sealed::new("v1.sealed");
-        self.tell(Command::Order(order, OrderCommand::RequestCancellation { by: buyer(), reason }));
+        let cancel = OrderCommand::RequestCancellation {
+            by: buyer(),
+            reason: Sealed::new("v1.sealed"),
+            selling: false,
+        };
+        self.tell(Command::Order(order, cancel));
     }
 
     fn state(&mut self, kind: Kind, id: Uuid) -> State {

@@ -877,8 +877,8 @@ impl Purchase {
         news
     }
 
-    /// Whether the money was taken for goods that are still wanted.
-    fn selling(&self) -> bool {
+    /// Whether the money was taken for goods that are still wanted: they are being sold, or are sold, and nobody can cancel it any more.
+    pub fn selling(&self) -> bool {
         self.money == Funds::Captured && self.failure.is_none()
     }
 

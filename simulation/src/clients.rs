@@ -115,7 +115,12 @@ pub(crate) fn input(ticket: u64, number: usize, ask: &Ask, at: Timestamp, owner:
         }
         What::Cancel { order: number, by_buyer } => {
             let by = if *by_buyer { owner } else { seller() };
-            Command::Order(order(*number), OrderCommand::RequestCancellation { by, reason: sealed() })
+            let cancel = OrderCommand::RequestCancellation {
+                by,
+                reason: sealed(),
+                selling: false,
+            };
+            Command::Order(order(*number), cancel)
         }
         What::Deposit { buyer: number, amount } => Command::Wallet(buyer(*number), WalletCommand::Deposit { amount: won(*amount) }),
         What::Receive { product: number, units } => Command::Inventory(

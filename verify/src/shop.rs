@@ -298,6 +298,12 @@ impl Shop {
             "cancellation_requested" => order.status = Status::Cancelling,
             "confirmed" => {
                 let paying: Paying = read(event)?;
+                if order.status == Status::Cancelling {
+                    wrong.push((
+                        Invariant::Reservations,
+                        "it was being cancelled, and is sold all the same".to_owned(),
+                    ));
+                }
                 (order.status, order.payment) = (Status::Confirmed, paying.payment);
             }
             "cancelled" => {

@@ -4,6 +4,7 @@ mod world;
 
 use std::sync::OnceLock;
 
+use aggregates::PaymentId;
 use event_store::{Batch, Event, EventStore, IdempotencyRecord, LogReader, MemoryStore, RecordKey, StoreError, batch_hash};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -324,6 +325,12 @@ fn reservations() {
         let order = key(10).uuid();
         log.of_order("order.cancelled", 40).0.stream.id = order;
         log.number_anew();
+    });
+    doctored(Reservations, "it was being cancelled, and is sold all the same", |log| {
+        let payment = json!(PaymentId::for_order(key(40)).uuid());
+        let (event, payload, _) = log.of_order("order.cancelled", 40);
+        event.event_type = "order.confirmed".into();
+        *payload = json!({ "type": "order.confirmed", "payment": payment });
     });
     doctored(Reservations, "not all goods are held", |log| {
         log.of_order("inventory.reserved", 10).1["expires_at"] = json!(i64::MAX);

@@ -183,7 +183,7 @@ impl Slip {
         }
     }
 
-    fn ask_cancellation(&mut self, by: AccountId, reason: Sealed) -> Expected<Event> {
+    fn ask_cancellation(&mut self, by: AccountId, reason: Sealed, selling: bool) -> Expected<Event> {
         let wanted = matches!(
             self.failure,
             Some((FailureCode::CancelledByBuyer | FailureCode::CancelledByShop, _))
@@ -191,7 +191,7 @@ impl Slip {
         match self.stands {
             Status::Cancelling => Ok(vec![]),
             Status::Cancelled if wanted => Ok(vec![]),
-            _ if self.stands_in(&UNPAID) => Ok(self.becomes(Status::Cancelling, Event::CancellationRequested { by, reason })),
+            _ if self.stands_in(&UNPAID) && !selling => Ok(self.becomes(Status::Cancelling, Event::CancellationRequested { by, reason })),
             _ => Err((Class::State, "order-not-cancellable")),
         }
     }
@@ -295,7 +295,7 @@ impl Model for Slip {
             }
             Ask::ExpirePayment { .. } => Ok(vec![]),
             Ask::Confirm { payment } => self.confirm(payment),
-            Ask::RequestCancellation { by, reason } => self.ask_cancellation(by, reason),
+            Ask::RequestCancellation { by, reason, selling } => self.ask_cancellation(by, reason, selling),
             Ask::Cancel { failure, product } => self.cancel(failure, product),
             Ask::NeedAttention { cause, reason } => Ok(self.complain(cause, reason)),
             Ask::EndAttention { cause } => Ok(self.calm(cause)),
@@ -412,7 +412,7 @@ fn command() -> impl Strategy<Value = Ask> {
         3 => ((0..12_i64).prop_map(krw), moment()).prop_map(move |(amount, at)| Ask::SubmitPayment { payment_key: key(), amount, at }),
         2 => moment().prop_map(|at| Ask::ExpirePayment { at }),
         1 => payment().prop_map(|payment| Ask::Confirm { payment }),
-        1 => Just(Ask::RequestCancellation { by: BUYER, reason: sealed() }),
+        1 => prop::bool::ANY.prop_map(move |selling| Ask::RequestCancellation { by: BUYER, reason: sealed(), selling }),
         1 => (failure, prop::option::of(products())).prop_map(|(failure, product)| Ask::Cancel { failure, product }),
         3 => (cause(), words).prop_map(|(cause, reason)| Ask::NeedAttention { cause, reason: reason.to_owned() }),
         2 => cause().prop_map(|cause| Ask::EndAttention { cause }),

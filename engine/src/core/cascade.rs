@@ -313,11 +313,7 @@ impl<T> Core<T> {
         caused: Origin,
     ) -> Result<Vec<Ask>, Failure> {
         let id = order.uuid();
-        if !self.purchases.contains(&id) {
-            let stream = StreamId::new(purchase::KIND, id);
-            let (state, version) = self.fold_purchase(&stream)?;
-            self.purchases.loaded(id, state, version, self.turn);
-        }
+        self.load_purchase(id)?;
         self.purchases
             .change(&id, self.turn, 0, |purchase| Arc::make_mut(purchase).evolve(order, &step));
         let asks = match self.purchases.get(&id) {

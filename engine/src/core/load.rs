@@ -50,6 +50,12 @@ impl<T> Core<T> {
                     },
                 ))
             }
+            Command::Order(order, OrderCommand::RequestCancellation { by, reason, .. }) => {
+                self.load_purchase(order.uuid())?;
+                let purchase = self.purchases.get(&order.uuid());
+                let selling = purchase.is_some_and(|(purchase, _)| purchase.selling());
+                Ok(Command::Order(order, OrderCommand::RequestCancellation { by, reason, selling }))
+            }
             other => Ok(other),
         }
     }
@@ -107,7 +113,16 @@ impl<T> Core<T> {
         Ok(Versioned { version, state })
     }
 
-    pub(super) fn fold_purchase(&self, stream: &StreamId) -> Result<(Arc<Purchase>, u64), Failure> {
+    /// Has an order's process in memory.
+    pub(super) fn load_purchase(&mut self, order: Uuid) -> Result<(), Failure> {
+        if !self.purchases.contains(&order) {
+            let (state, version) = self.fold_purchase(&StreamId::new(purchase::KIND, order))?;
+            self.purchases.loaded(order, state, version, self.turn);
+        }
+        Ok(())
+    }
+
+    fn fold_purchase(&self, stream: &StreamId) -> Result<(Arc<Purchase>, u64), Failure> {
         let slice = self.read_stream(stream, purchase_shape())?;
         let snapshot = slice
             .snapshot

@@ -259,6 +259,7 @@ impl World {
             OrderCommand::RequestCancellation {
                 by: buyer(),
                 reason: Sealed::new("v1.sealed"),
+                selling: false,
             },
         ));
     }
@@ -272,6 +273,7 @@ impl World {
         let command = OrderCommand::RequestCancellation {
             by: buyer(),
             reason: Sealed::new("v1.sealed"),
+            selling: false,
         };
         self.send(Request {
             if_match: Some(version),

@@ -642,6 +642,7 @@ impl Town {
         let cancel = OrderCommand::RequestCancellation {
             by,
             reason: self.seal(account, reason)?,
+            selling: false,
         };
         let path = format!("/api/v1/orders/{order}/cancellation");
         self.say(Command::Order(order, cancel), Actor::Account(by), "POST", &path);

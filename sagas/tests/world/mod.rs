@@ -233,6 +233,7 @@ impl World {
             OrderCommand::RequestCancellation {
                 by,
                 reason: Sealed::new("sealed"),
+                selling: false,
             },
         ))
     }
@@ -399,6 +400,10 @@ impl World {
                         expires_at,
                     },
                 )
+            }
+            Command::Order(id, OrderCommand::RequestCancellation { by, reason, .. }) => {
+                let selling = self.purchase.selling();
+                Command::Order(id, OrderCommand::RequestCancellation { by, reason, selling })
             }
             other => other,
         }

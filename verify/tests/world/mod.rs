@@ -267,6 +267,7 @@ impl World {
         let cancel = OrderCommand::RequestCancellation {
             by: buyer(),
             reason: Sealed::new(SEAL),
+            selling: false,
         };
         self.keyed(Command::Order(key(number), cancel));
     }
