@@ -14,6 +14,8 @@ FUZZ_SECONDS ?= 5
 KILLS ?= 500
 # The tests of a whole shop over HTTP, which hold for any number of shards. Those that kill it do both by themselves.
 OF_A_SHOP := attack bad_input defects load ops races serve ways_back
+# Those of them that look at a log through the port alone, wherever it is kept.
+OF_ANY_LOG := attack defects kill load races ways_back
 
 # CI builds beside the clone, so that a fresh clone finds what the one before it built.
 ifeq ($(CI),true)
@@ -24,7 +26,7 @@ export PATH := $(CACHE)/cargo-deny/bin:$(PATH)
 
 heading = @printf '\n==> %s\n' '$(1)'
 
-.PHONY: help run test simulate mutants fuzz kill check format bench bench-shards audit clean-data setup-build setup-test
+.PHONY: help run test simulate mutants fuzz kill check format bench bench-shards audit clean-data services setup-build setup-test setup-servers
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,9 +37,12 @@ run: setup-build ## build the shop and serve the demo on http://127.0.0.1:8080, 
 	$(call heading,Serving the demo shop on http://$(LISTEN) with data in $(DATA))
 	exec '$(TARGET)/release/jangbu' serve --demo --listen '$(LISTEN)' --data '$(DATA)'
 
-test: check ## what CI runs: check, every test, 10,000 simulated seeds, fuzzing, the purchase of the README
+test: check setup-servers ## what CI runs: check, every test on real servers, 10,000 simulated seeds, fuzzing, the purchase of the README
+	cargo build --quiet --locked -p test-servers
 	$(call heading,Tests)
-	cargo test --workspace --locked
+	'$(TARGET)/debug/test-servers' with postgres redis kafka -- cargo test --workspace --locked
+	$(call heading,The shop once more with its log in PostgreSQL)
+	'$(TARGET)/debug/test-servers' with postgres -- env JANGBU_TEST_STORE=postgres cargo test --locked -p jangbu $(foreach test,$(OF_ANY_LOG),--test $(test))
 	$(call heading,The shop once more with four shards)
 	JANGBU_TEST_SHARDS=4 cargo test --locked -p jangbu $(foreach test,$(OF_A_SHOP),--test $(test))
 	$(call heading,The simulation: 10000 seeds with one shard and with four and every pair of crashes of every story)
@@ -103,8 +108,15 @@ clean-data: ## delete the demo shop: its log, views and keys in ./data (DATA=)
 	@if [ -e '$(DATA)' ] && [ ! -e '$(DATA)/log.db' ]; then echo '$(DATA) holds no log.db: not deleted' >&2; exit 2; fi
 	rm -rf -- '$(DATA)'
 
+services: setup-servers ## PostgreSQL, Redis and Kafka on free ports, for a shell: prints their addresses, stays until Ctrl-C
+	@cargo build --quiet --locked -p test-servers
+	@exec '$(TARGET)/debug/test-servers' hold postgres redis kafka
+
 setup-build:
 	@tools/setup.sh build
 
 setup-test:
 	@tools/setup.sh test
+
+setup-servers:
+	@tools/setup.sh servers

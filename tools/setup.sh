@@ -5,6 +5,7 @@
 #   tools/setup.sh test     what `make check` and `make test` need besides
 #   tools/setup.sh fuzz     what tools/fuzz.sh needs
 #   tools/setup.sh api-fuzz what tools/api-fuzz.sh needs
+#   tools/setup.sh servers  the servers of the tests (PostgreSQL, Redis, Kafka, ...), and what building the client of Kafka needs
 #
 # Where it may not install something it names the one command that does, and ends with 1.
 set -euo pipefail
@@ -79,6 +80,56 @@ need_python_packages() {
   cp "$list" "$root/installed"
 }
 
+# Debian starts a server as soon as it is installed. The tests start their own, so this one is not wanted; one that runs is left alone.
+need_server_packages() {
+  local policy=/usr/sbin/policy-rc.d
+  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1 && [ ! -e "$policy" ]; then
+    trap "rm -f '$policy'" EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    need_packages "$@"
+    rm -f "$policy"
+    trap - EXIT
+  else
+    need_packages "$@"
+  fi
+}
+
+need_servers() {
+  local missing=() pair
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null 2>&1 || missing+=(postgresql)
+  for pair in psql=postgresql-client redis-server=redis-server haproxy=haproxy kcat=kcat prometheus=prometheus \
+    java=default-jre-headless mvn=maven ipcrm=util-linux make=make c++=g++ pkg-config=pkg-config; do
+    command -v "${pair%%=*}" >/dev/null 2>&1 || missing+=("${pair#*=}")
+  done
+  pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
+  pkg-config --exists zlib 2>/dev/null || missing+=(zlib1g-dev)
+  [ ${#missing[@]} -eq 0 ] || need_server_packages "${missing[@]}"
+}
+
+# Kafka's jars and a formatted directory to begin with, beside the clone. Renamed when all is there, so that nobody sees half of it.
+need_kafka() {
+  local version home new
+  version=$(sed -n 's|.*<kafka.version>\(.*\)</kafka.version>.*|\1|p' tools/kafka/pom.xml)
+  home="$cache/kafka-$version"
+  cmp -s tools/kafka/pom.xml "$home/pom.xml" && cmp -s tools/kafka/format.properties "$home/format.properties" && return
+  say "fetching Kafka $version (43 MB, once)"
+  mkdir -p "$cache"
+  new=$(mktemp -d "$cache/kafka-new-XXXXXX")
+  trap "rm -rf '$new'" EXIT
+  cp tools/kafka/pom.xml tools/kafka/format.properties "$new/"
+  local fetch=(mvn -q -B -f "$new/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$new/lib")
+  "${fetch[@]}" >&2 || fail "Kafka" "${fetch[*]}"
+  (cd "$new" && java -cp 'lib/*' kafka.tools.StorageTool format -t jangbu-for-its-tests0 -c format.properties) >"$new/format.log" 2>&1 ||
+    { cat "$new/format.log" >&2; fail "a formatted directory of Kafka" "tools/setup.sh servers"; }
+  chmod 755 "$new"
+  rm -rf "$home"
+  # Another one that ran at the same time may have been first: then its work is as good.
+  mv -T "$new" "$home" 2>/dev/null || [ -e "$home/pom.xml" ] || fail "Kafka" "tools/setup.sh servers"
+  rm -rf "$new"
+  trap - EXIT
+}
+
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case "${1:-}" in
   build)
@@ -101,8 +152,12 @@ case "${1:-}" in
     need_commands curl=curl jq=jq
     need_python_packages tools/api-fuzz.txt "$cache/api-fuzz"
     ;;
+  servers)
+    need_servers
+    need_kafka
+    ;;
   *)
-    echo "usage: tools/setup.sh build|test|fuzz|api-fuzz" >&2
+    echo "usage: tools/setup.sh build|test|fuzz|api-fuzz|servers" >&2
     exit 2
     ;;
 esac

@@ -207,7 +207,7 @@ impl Api {
             return Ok(());
         }
         let vault = self.vault().clone();
-        let erased = tokio::task::spawn_blocking(move || vault.erase_subject(account.uuid()));
+        let erased = tokio::task::spawn_blocking(move || vault.discard_subject(account.uuid()));
         Ok(erased.await.map_err(|_| Problem::of(&problem::INTERNAL))??)
     }
 }

@@ -67,7 +67,19 @@ pub(crate) async fn pass(State(meters): State<Arc<Meters>>, mut request: Request
     let trace = Trace::of(request.headers());
     let languages = request.headers().get(ACCEPT_LANGUAGE).cloned();
     let meter = meters.of(request.method(), request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
-    let span = tracing::debug_span!("request", method = %request.method(), route = meter.route, trace = %trace.correlation.simple());
+    let span = tracing::debug_span!(
+        "request",
+        otel.name = format!("{} {}", meter.method, meter.route),
+        otel.kind = "server",
+        http.request.method = meter.method,
+        http.route = meter.route,
+        http.response.status_code = tracing::field::Empty,
+        otel.status_code = tracing::field::Empty,
+        trace = %trace.correlation.simple(),
+    );
+    if let Some(parent) = &trace.parent {
+        trace_context::continue_from(&span, parent);
+    }
     let correlation = trace.correlation;
     request.extensions_mut().insert(trace);
 
@@ -82,6 +94,10 @@ pub(crate) async fn pass(State(meters): State<Arc<Meters>>, mut request: Request
         crate::language::preferred(&headers)
     });
     meter.count(&response, started);
+    span.record("http.response.status_code", response.status().as_u16());
+    if response.status().is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
     let _entered = span.enter();
     tracing::debug!(
         status = response.status().as_u16(),
@@ -123,6 +139,7 @@ pub(crate) struct Meters {
 }
 
 struct Meter {
+    method: &'static str,
     route: &'static str,
     /// By the first digit of the status, from 1 to 5.
     answers: [Counter; 5],
@@ -138,7 +155,7 @@ impl Meters {
             let route: &'static str = known
                 .get_key_value(route.as_str())
                 .map_or_else(|| route.clone().leak() as &str, |(route, _)| route);
-            let meter = Meter::new(method.as_str(), route);
+            let meter = Meter::new(named(&method), route);
             known.entry(route).or_default().push((method, meter));
         }
         Self {
@@ -155,12 +172,17 @@ impl Meters {
 }
 
 impl Meter {
-    fn new(method: &str, route: &'static str) -> Self {
+    fn new(method: &'static str, route: &'static str) -> Self {
         let answers = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|status| {
-            metrics::counter!("jangbu_http_requests_total", "api" => "command", "method" => method.to_owned(), "route" => route, "status" => status)
+            metrics::counter!("jangbu_http_requests_total", "api" => "command", "method" => method, "route" => route, "status" => status)
         });
-        let seconds = metrics::histogram!("jangbu_http_request_duration_seconds", "api" => "command", "method" => method.to_owned(), "route" => route);
-        Self { route, answers, seconds }
+        let seconds = metrics::histogram!("jangbu_http_request_duration_seconds", "api" => "command", "method" => method, "route" => route);
+        Self {
+            method,
+            route,
+            answers,
+            seconds,
+        }
     }
 
     fn count(&self, response: &Response, started: Instant) {
@@ -168,6 +190,14 @@ impl Meter {
         self.answers[class - 1].increment(1);
         self.seconds.record(started.elapsed());
     }
+}
+
+/// Of the methods that calls have: what a client invents stays out of the figures.
+fn named(method: &Method) -> &'static str {
+    let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let names = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+    let found = known.iter().zip(names).find(|(known, _)| *known == method);
+    found.map_or("other", |(_, name)| name)
 }
 
 #[cfg(test)]

@@ -89,7 +89,16 @@ pub struct TokenVerifier {
     shared: Arc<Verifier>,
 }
 
-type Verified = LruCache<[u8; 32], (Principal, u64)>;
+type Verified = LruCache<[u8; 32], Examined>;
+
+/// What a token says whose signature is right.
+#[derive(Clone)]
+struct Examined {
+    principal: Principal,
+    until: u64,
+    /// The key that signed it.
+    kid: Arc<str>,
+}
 
 struct Verifier {
     vault: KeyVault,
@@ -128,40 +137,48 @@ impl TokenVerifier {
         }
         let hash = *blake3::hash(token.as_bytes()).as_bytes();
         let stripe = &self.shared.verified[usize::from(hash[0]) % STRIPES];
-        let known = stripe.lock().get(&hash).copied();
-        let (principal, until) = match known {
+        let known = stripe.lock().get(&hash).cloned();
+        // The keys may have been rotated since.
+        let known = known.filter(|known| self.shared.vault.knows_token_key(&known.kid));
+        let remembered = known.is_some();
+        let examined = match known {
             Some(known) => known,
-            None => self.examine(token)?,
+            None => self.examine(token).inspect_err(|_| {
+                stripe.lock().pop(&hash);
+            })?,
         };
-        if now >= until {
+        if now >= examined.until {
             stripe.lock().pop(&hash);
             return Err(TokenError::Expired);
         }
-        if known.is_none() {
-            stripe.lock().put(hash, (principal, until));
+        let principal = examined.principal;
+        if !remembered {
+            stripe.lock().put(hash, examined);
         }
         Ok(principal)
     }
 
     /// Looks at everything but the time.
-    fn examine(&self, token: &str) -> Result<(Principal, u64), TokenError> {
+    fn examine(&self, token: &str) -> Result<Examined, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
         if header.alg != Algorithm::EdDSA || header.typ.as_deref() != Some(TYPE) {
             return Err(TokenError::Invalid);
         }
-        let keys = self.shared.vault.token_keys();
-        let key = header.kid.as_deref().and_then(|kid| keys.find(kid)).ok_or(TokenError::Invalid)?;
+        let kid = header.kid.ok_or(TokenError::Invalid)?;
+        let keys = self.shared.vault.token_keys_for(&kid);
+        let key = keys.find(&kid).ok_or(TokenError::Invalid)?;
         let key = DecodingKey::from_ed_der(key.public_bytes());
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.shared.validation)
             .map_err(|_| TokenError::Invalid)?
             .claims;
-        Ok((
-            Principal {
+        Ok(Examined {
+            principal: Principal {
                 account: AccountId::new(claims.sub),
                 role: claims.role,
             },
-            claims.exp,
-        ))
+            until: claims.exp,
+            kid: kid.into(),
+        })
     }
 }
 
@@ -312,6 +329,11 @@ mod tests {
         let fresh = TokenVerifier::new(shop.vault.clone(), &shop.settings);
         shop.vault.rotate_token_keys().expect("a new key");
         assert_eq!(fresh.verify(&token), Err(TokenError::Invalid));
+        assert_eq!(
+            shop.verifier.verify(&token),
+            Err(TokenError::Invalid),
+            "whoever remembers it does not believe it any longer"
+        );
     }
 
     #[test]

@@ -15,4 +15,4 @@ pub use core::{Core, CoreSettings, Input, Outcome, Output, Response};
 pub use event_store::{ConsistencyToken, Shards, Unparking};
 pub use message::Message;
 pub use request::{Actor, Answer, Cause, EngineError, Idempotency, Planned, Reply, Represent, Request, SetAside, Unpark, Versioned};
-pub use shell::{Engine, EngineSettings, InProcess, Inboxes, Running, Subscriber, Transport, after_doubt};
+pub use shell::{Engine, EngineSettings, InProcess, Inboxes, Load, Running, Subscriber, Transport, after_doubt};

@@ -184,3 +184,16 @@ pub enum EngineError {
     #[error("the engine is stopping")]
     Stopping,
 }
+
+impl EngineError {
+    /// One word for it, for spans and figures.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::KeyReused => "key-reused",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable(_) => "unavailable",
+            Self::Parked(_) => "parked",
+            Self::Stopping => "stopping",
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 mod clock;
 mod provider;
+mod traced;
 mod transport;
 mod worker;
 mod writing;
@@ -26,13 +27,15 @@ use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, Sh
 use parking_lot::Mutex;
 use payment_gateway::PaymentGateway;
 use tokio::sync::{Semaphore, oneshot, watch};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{Core, CoreSettings, EngineError, Input, Reply, Request, Response, SetAside, Unpark, Versioned};
 use clock::{Clock, now};
 use provider::Caller;
+use traced::{Traced, Traces};
 pub use transport::{InProcess, Inboxes, Transport};
-use worker::Worker;
+use worker::{Meters, Worker};
 pub use writing::after_doubt;
 use writing::{Taken, write_batches};
 
@@ -77,6 +80,8 @@ struct Ticket {
     answer: oneshot::Sender<Result<Response, EngineError>>,
     /// The place in the queue, taken until there is an answer: also when nobody waits for it any more.
     _place: Option<Counted>,
+    /// Of a request whose trace is collected.
+    traced: Option<Box<Traced>>,
 }
 
 enum Post {
@@ -124,15 +129,32 @@ pub struct Running {
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
-    fn below(counter: &Arc<AtomicUsize>, limit: usize) -> Result<Self, EngineError> {
+    fn below(counter: &Arc<AtomicUsize>, limit: usize, full: &'static str) -> Result<Self, EngineError> {
         let counted = Self(Arc::clone(counter));
         let others = counter.fetch_add(1, Ordering::Relaxed);
-        if others < limit {
-            Ok(counted)
-        } else {
-            Err(EngineError::Overloaded)
-        }
+        if others < limit { Ok(counted) } else { Err(turned_away(full)) }
     }
+}
+
+/// Where there may be no room.
+const QUEUE: &str = "queue";
+const WATCHERS: &str = "watchers";
+const UNANSWERED: &str = "unanswered";
+
+fn turned_away(full: &'static str) -> EngineError {
+    metrics::counter!("jangbu_engine_rejected_total", "full" => full).increment(1);
+    EngineError::Overloaded
+}
+
+/// How much an engine has to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests without an answer.
+    pub waiting: usize,
+    /// Requests that wait for an aggregate to change.
+    pub watching: usize,
+    /// Calls of the provider and messages to other shards without an answer, by shard.
+    pub unanswered: Vec<usize>,
 }
 
 impl Drop for Counted {
@@ -172,6 +194,10 @@ impl Engine {
             calls,
             transport,
         } = settings;
+        for full in [QUEUE, WATCHERS, UNANSWERED] {
+            metrics::counter!("jangbu_engine_rejected_total", "full" => full).increment(0);
+        }
+        provider::begin_to_count();
         let mut writer = store.writer()?;
         let shards = found(writer.as_mut(), core_settings.shards)?;
         let mut taken = Vec::new();
@@ -227,6 +253,10 @@ impl Engine {
                 subscribers: Arc::clone(&subscribers),
                 batches: batches.clone(),
                 ended: ended_sender.clone(),
+                meters: Meters::new(),
+                traces: Traces::default(),
+                under_way: None,
+                durable: None,
             };
             let thread = thread::Builder::new().name(format!("engine-{}", head.shard));
             running
@@ -243,16 +273,23 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]: there is no answer, and nothing is recorded of the request.
     pub async fn execute(&self, request: Request) -> Result<Reply, EngineError> {
-        let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
         let (kind, id) = request.command.target();
         let shard = self.shard_of(kind, id);
+        let span = traced::span(&request, shard);
+        self.execute_in(shard, request, Traced::begin(&span)).instrument(span).await
+    }
+
+    async fn execute_in(&self, shard: u16, mut request: Request, traced: Option<Box<Traced>>) -> Result<Reply, EngineError> {
+        let place = Counted::below(&self.shared.waiting, self.shared.queue, QUEUE)?;
         if self.unanswered(shard) > MOST_UNANSWERED {
-            return Err(EngineError::Overloaded);
+            return Err(turned_away(UNANSWERED));
         }
-        match self
-            .ask(shard, Some(place), |ticket| Input::Command(ticket, Box::new(request)))
-            .await?
-        {
+        if let Some(traced) = &traced {
+            // What is recorded says where in the trace it belongs.
+            request.cause.traceparent = Some(traced.traceparent().to_owned());
+        }
+        let input = |ticket| Input::Command(ticket, Box::new(request));
+        match self.ask_traced(shard, Some(place), traced, input).await? {
             Response::Reply(reply) => Ok(*reply),
             _ => Err(other_answer()),
         }
@@ -265,7 +302,7 @@ impl Engine {
     pub async fn parked(&self, limit: usize) -> Result<Vec<SetAside>, EngineError> {
         let mut all = Vec::new();
         for shard in self.shared.shards.all() {
-            let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
+            let place = Counted::below(&self.shared.waiting, self.shared.queue, QUEUE)?;
             match self.ask(shard, Some(place), |ticket| Input::Parked(ticket, limit)).await? {
                 Response::Parked(parked) => all.extend(parked),
                 _ => return Err(other_answer()),
@@ -284,7 +321,7 @@ impl Engine {
         let mut unknown = Err(other_answer());
         // One of the shards knows it.
         for shard in self.shared.shards.all() {
-            let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
+            let place = Counted::below(&self.shared.waiting, self.shared.queue, QUEUE)?;
             match self.ask(shard, Some(place), |ticket| Input::Unpark(ticket, unpark)).await? {
                 Response::Unparked(Err(refusal)) if refusal.class == Class::Unknown => unknown = Ok(Err(refusal)),
                 Response::Unparked(done) => return Ok(done),
@@ -299,7 +336,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]: the log cannot be read just now, or the engine is stopping.
     pub async fn read(&self, kind: Kind, id: Uuid) -> Result<Option<Versioned>, EngineError> {
-        let place = Counted::below(&self.shared.waiting, self.shared.queue)?;
+        let place = Counted::below(&self.shared.waiting, self.shared.queue, QUEUE)?;
         let shard = self.shard_of(kind, id);
         self.ask_for_state(shard, Some(place), |ticket| Input::Read(ticket, kind, id)).await
     }
@@ -310,7 +347,7 @@ impl Engine {
     /// [`EngineError`]: too many are waiting, or the engine is stopping.
     pub async fn watch(&self, kind: Kind, id: Uuid, until: fn(&State) -> bool) -> Result<Versioned, EngineError> {
         // Who stops waiting makes room at once; the core forgets them a little later.
-        let _place = Counted::below(&self.shared.watching, self.shared.watchers)?;
+        let _place = Counted::below(&self.shared.watching, self.shared.watchers, WATCHERS)?;
         let shard = self.shard_of(kind, id);
         let state = self
             .ask_for_state(shard, None, |ticket| Input::Watch(ticket, kind, id, until))
@@ -331,6 +368,16 @@ impl Engine {
     /// Why it ended by itself, once it has: another writer took over, or the disk failed.
     pub fn ended(&self) -> watch::Receiver<Option<String>> {
         self.shared.ended.clone()
+    }
+
+    /// How much it has to do.
+    pub fn load(&self) -> Load {
+        let unanswered = self.shared.unanswered.iter();
+        Load {
+            waiting: self.shared.waiting.load(Ordering::Relaxed),
+            watching: self.shared.watching.load(Ordering::Relaxed),
+            unanswered: unanswered.map(|unanswered| unanswered.load(Ordering::Relaxed)).collect(),
+        }
     }
 
     /// How many shards the log has.
@@ -366,6 +413,16 @@ impl Engine {
     }
 
     async fn ask(&self, shard: u16, place: Option<Counted>, input: impl FnOnce(Ticket) -> Input<Ticket>) -> Result<Response, EngineError> {
+        self.ask_traced(shard, place, None, input).await
+    }
+
+    async fn ask_traced(
+        &self,
+        shard: u16,
+        place: Option<Counted>,
+        traced: Option<Box<Traced>>,
+        input: impl FnOnce(Ticket) -> Input<Ticket>,
+    ) -> Result<Response, EngineError> {
         if self.shared.stopping.load(Ordering::Relaxed) {
             return Err(EngineError::Stopping);
         }
@@ -373,6 +430,7 @@ impl Engine {
         let ticket = Ticket {
             answer: sender,
             _place: place,
+            traced,
         };
         if !self.shared.inboxes.put(shard, input(ticket)) {
             return Err(EngineError::Stopping);

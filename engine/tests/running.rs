@@ -116,17 +116,8 @@ async fn the_same_request_racing_itself_is_one_order() {
 async fn too_many_waiting_requests_are_refused_at_once_and_lost_answers_are_not() {
     let scratch = tempfile::tempdir().expect("a directory");
     let (shop, _) = open(scratch.path(), Arc::new(Approving::default()), |settings| settings.queue = 8);
-    shop.offer(0, 10_000).await;
-    shop.wallet(0, 1_000_000_000).await;
-    let tasks: Vec<_> = (0..400_u64)
-        .map(|key| {
-            let (id, request) = shop.order(key, 0, PaymentMethod::Balance, &[0]);
-            let engine = shop.engine.clone();
-            tokio::spawn(async move { (id, engine.execute(request).await) })
-        })
-        .collect();
     let (mut accepted, mut refused) = (0, 0);
-    for task in tasks {
+    for task in shop.rush(400).await {
         match task.await.expect("no panic") {
             (id, Ok(_)) => {
                 accepted += 1;
@@ -289,24 +280,8 @@ impl LogWriter for GatedWriter {
 async fn a_stopped_engine_has_written_what_it_answered_and_refuses_the_rest() {
     let scratch = tempfile::tempdir().expect("a directory");
     let (shop, _) = open(scratch.path(), Arc::new(Approving::default()), |_| ());
-    shop.offer(0, 10_000).await;
-    shop.wallet(0, 1_000_000_000).await;
     let engine = shop.engine.clone();
-    let tasks: Vec<_> = (0..300_u64)
-        .map(|key| {
-            let (id, request) = shop.order(key, 0, PaymentMethod::Balance, &[0]);
-            let engine = shop.engine.clone();
-            tokio::spawn(async move { (id, engine.execute(request).await) })
-        })
-        .collect();
-    tokio::task::spawn_blocking(move || shop.running.stop()).await.expect("no panic");
-    let mut acknowledged = Vec::new();
-    for task in tasks {
-        match task.await.expect("no panic") {
-            (id, Ok(_)) => acknowledged.push(id),
-            (_, Err(error)) => assert_eq!(error, EngineError::Stopping),
-        }
-    }
+    let acknowledged = shop.stop_in_a_rush().await;
     assert_eq!(
         engine.read(Kind::Product, product(0).uuid()).await.expect_err("it has ended"),
         EngineError::Stopping

@@ -225,23 +225,7 @@ async fn a_transport_that_loses_repeats_and_delays_changes_nothing_but_time() {
 async fn stopped_in_the_middle_every_order_that_was_acknowledged_ends_after_the_next_start() {
     let scratch = tempfile::tempdir().expect("a directory");
     let (shop, _) = open(scratch.path(), Arc::new(Approving::default()), with_four);
-    shop.offer(0, 10_000).await;
-    shop.wallet(0, 1_000_000_000).await;
-    let tasks: Vec<_> = (0..300_u64)
-        .map(|key| {
-            let (id, request) = shop.order(key, 0, PaymentMethod::Balance, &[0]);
-            let engine = shop.engine.clone();
-            tokio::spawn(async move { (id, engine.execute(request).await) })
-        })
-        .collect();
-    tokio::task::spawn_blocking(move || shop.running.stop()).await.expect("no panic");
-    let mut acknowledged = Vec::new();
-    for task in tasks {
-        match task.await.expect("no panic") {
-            (id, Ok(_)) => acknowledged.push(id),
-            (_, Err(error)) => assert_eq!(error, EngineError::Stopping),
-        }
-    }
+    let acknowledged = shop.stop_in_a_rush().await;
     let (shop, _) = open(scratch.path(), Arc::new(Approving::default()), with_four);
     for id in acknowledged {
         assert_eq!(shop.settled(id).await.0, OrderStatus::Confirmed);

@@ -5,14 +5,15 @@ mod bad_reader;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use aggregates::{
-    AccountId, Command, Currency, FailureCode, Kind, Money, Order, OrderCommand, OrderId, OrderStatus, PaymentMethod, PlaceOrder,
-    ProductCommand, ProductId, Quantity, RequestedLine, Sealed, State, Stock, Timestamp, TrackingId, WalletCommand,
+    AccountId, Command, Currency, FailureCode, Kind, Money, Order, OrderCommand, OrderError, OrderId, OrderStatus, PaymentMethod,
+    PlaceOrder, ProductCommand, ProductId, Quantity, Refusal, RequestedLine, Sealed, State, Stock, Timestamp, TrackingId, WalletCommand,
 };
 use engine::{
-    Actor, Cause, Core, CoreSettings, EngineError, Idempotency, Input, Message, Output, Request, Response, SetAside, Shards, Unpark,
-    Unparking,
+    Actor, Cause, Core, CoreSettings, EngineError, Idempotency, Input, Message, Outcome, Output, Request, Response, SetAside, Shards,
+    Unpark, Unparking,
 };
 use event_store::{Batch, CommitError, EventStore, LogWriter, MemoryStore, RecordKey, StreamId, verify_chain};
+use payment_gateway::ChargeOutcome;
 use sagas::ProviderCall;
 use uuid::Uuid;
 
@@ -25,6 +26,8 @@ const START: i64 = 1_700_000_000_000_000;
 const ORDERS: u16 = 0;
 const GOODS: u16 = 1;
 const BUYERS: u16 = 2;
+/// So long each try of what cannot be done waits for the next; after the last it is set aside.
+const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), Duration::from_mins(1)];
 const ADMIN: AccountId = AccountId::new(Uuid::from_u128(0x4000));
 
 /// The `n`th id of so many that a shard keeps.
@@ -261,6 +264,12 @@ impl World {
         self.settle();
     }
 
+    fn wait_out(&mut self, pauses: &[Duration]) {
+        for pause in pauses {
+            self.wait(*pause);
+        }
+    }
+
     /// Until every message that was lost has been sent again, and what came late has come.
     fn settle_after_trouble(&mut self) {
         self.settle();
@@ -308,13 +317,39 @@ impl World {
         self.send(shard, request)
     }
 
-    fn cancel(&mut self, order: OrderId) {
+    fn cancel(&mut self, order: OrderId) -> u64 {
         let cancel = OrderCommand::RequestCancellation {
             by: buyer(),
             reason: Sealed::new("v1.sealed"),
             selling: false,
         };
-        self.tell(Command::Order(order, cancel));
+        self.tell(Command::Order(order, cancel))
+    }
+
+    /// The buyer pays by card, and the provider charges it.
+    fn pay(&mut self, order: OrderId, amount: i64) {
+        let submit = OrderCommand::SubmitPayment {
+            payment_key: "sim_ok_1".parse().expect("a payment key"),
+            amount: krw(amount),
+            at: self.now(),
+        };
+        self.tell(Command::Order(order, submit));
+        self.settle();
+        let [(shard, id, ProviderCall::Charge { amount: asked, .. })] = &self.calls[..] else {
+            panic!("not one charge: {:?}", self.calls)
+        };
+        assert_eq!(*asked, krw(amount));
+        let charged = Outcome::Charge(ChargeOutcome::Charged { amount });
+        self.step(*shard, vec![Input::Outcome(*id, charged)]);
+    }
+
+    /// The rule that forbade what was asked under this ticket.
+    fn refusal(&self, ticket: u64) -> Refusal {
+        let answer = self.answers.iter().find(|(answered, _)| *answered == ticket);
+        match answer {
+            Some((_, Ok(Response::Reply(reply)))) => reply.answer.result.clone().expect_err("it is refused"),
+            other => panic!("no answer: {other:?}"),
+        }
     }
 
     fn state(&mut self, kind: Kind, id: Uuid) -> State {
@@ -378,7 +413,7 @@ impl World {
         }
     }
 
-    fn retry(&mut self, shard: u16, id: Uuid) -> Result<(), aggregates::Refusal> {
+    fn retry(&mut self, shard: u16, id: Uuid) -> Result<(), Refusal> {
         self.tickets += 1;
         let ticket = self.tickets;
         let (how, by) = (Unparking::Retried, Actor::System);
@@ -505,11 +540,7 @@ fn what_a_process_owed_when_it_ended_is_sent_when_it_starts() {
 
 #[test]
 fn a_cancellation_while_the_balance_is_asked_gives_back_what_it_took() {
-    let mut world = World::new();
-    world.place(order(0), PaymentMethod::Balance, None);
-    while !world.mail.iter().any(|message| message.to == BUYERS) {
-        assert!(world.deliver() | world.commit(ORDERS) | world.commit(GOODS), "the balance is asked");
-    }
+    let mut world = while_the_balance_is_asked();
     world.cancel(order(0));
     world.commit(ORDERS);
     assert_eq!(world.status(order(0)), OrderStatus::Cancelling);
@@ -520,6 +551,41 @@ fn a_cancellation_while_the_balance_is_asked_gives_back_what_it_took() {
     assert_eq!((world.stock(), world.balance()), ((100, 0), BALANCE));
     assert_eq!((world.count("wallet.debited"), world.count("wallet.credited")), (1, 1));
     world.is_at_rest();
+}
+
+#[test]
+fn a_cancellation_while_the_goods_are_being_sold_is_refused() {
+    let moments = ["the sale is on its way", "it has arrived", "its answer is on its way"];
+    for (moment, told) in moments.into_iter().enumerate() {
+        for restarted in [false, true] {
+            let mut world = World::new();
+            world.place(order(0), PaymentMethod::Card, None);
+            world.settle();
+            world.pay(order(0), 2 * PRICE);
+            world.commit(ORDERS);
+            assert!(moment < 1 || world.deliver());
+            assert!(moment < 2 || world.commit(GOODS));
+            if restarted {
+                world.restart(ORDERS);
+            }
+            assert_eq!(world.status(order(0)), OrderStatus::PaymentPending, "{told}");
+
+            let ticket = world.cancel(order(0));
+            world.commit(ORDERS);
+            let refusal = world.refusal(ticket);
+            assert_eq!(refusal.code, "order-not-cancellable", "{told}");
+            assert_eq!(refusal.detail, OrderError::BeingSold.to_string(), "{told}");
+            assert_eq!(world.status(order(0)), OrderStatus::PaymentPending, "{told}");
+
+            world.settle();
+            assert_eq!((world.status(order(0)), world.stock()), (OrderStatus::Confirmed, (98, 0)), "{told}");
+            for name in ["payment.captured", "inventory.committed", "order.confirmed"] {
+                assert_eq!(world.count(name), 1, "{told}: {name}");
+            }
+            assert_eq!((world.count("order.cancellation_requested"), world.calls.len()), (0, 1), "{told}");
+            world.is_at_rest();
+        }
+    }
 }
 
 #[test]
@@ -595,16 +661,13 @@ fn of_what_many_shards_orders_want_never_more_is_sold_than_there_is() {
 
 #[test]
 fn what_the_other_shard_cannot_do_it_tries_again_and_the_order_says_what_it_waits_for() {
-    let mut world = World::new();
-    world.poison(GOODS, StreamId::new("inventory", coffee().uuid()));
-    world.place(order(0), PaymentMethod::Balance, None);
-    world.settle();
+    let mut world = while_the_goods_cannot_be_read();
     assert_eq!(world.status(order(0)), OrderStatus::Placed);
     let reader = world.store.reader().expect("a reader");
     assert_eq!(reader.unfinished(ORDERS).expect("read").effects, [], "the other shard sees to it");
-    for seconds in [1, 10, 60] {
+    for pause in PAUSES {
         assert!(world.parked(GOODS).is_empty());
-        world.wait(Duration::from_secs(seconds));
+        world.wait(pause);
     }
     let parked = world.parked(GOODS);
     assert_eq!(parked.iter().map(|input| input.order).collect::<Vec<_>>(), [Some(order(0))]);
@@ -620,14 +683,10 @@ fn what_the_other_shard_cannot_do_it_tries_again_and_the_order_says_what_it_wait
 
 #[test]
 fn what_an_order_has_not_heard_of_yet_is_not_retried() {
-    let mut world = World::new();
-    world.poison(GOODS, StreamId::new("inventory", coffee().uuid()));
-    world.place(order(0), PaymentMethod::Balance, None);
-    world.settle();
-    for seconds in [1, 10] {
-        world.wait(Duration::from_secs(seconds));
-    }
-    world.clock = world.now().after(Duration::from_mins(1)).micros();
+    let mut world = while_the_goods_cannot_be_read();
+    let [first, second, last] = PAUSES;
+    world.wait_out(&[first, second]);
+    world.clock = world.now().after(last).micros();
     world.step(GOODS, Vec::new());
     world.commit(GOODS);
     let parked = world.parked(GOODS);
@@ -638,6 +697,15 @@ fn what_an_order_has_not_heard_of_yet_is_not_retried() {
     world.retry(GOODS, parked[0].id).expect("now it knows");
     world.settle();
     assert_bought_once(&mut world, "after the second retry");
+}
+
+/// An order whose goods' shard cannot read what there is of them.
+fn while_the_goods_cannot_be_read() -> World {
+    let mut world = World::new();
+    world.poison(GOODS, StreamId::new("inventory", coffee().uuid()));
+    world.place(order(0), PaymentMethod::Balance, None);
+    world.settle();
+    world
 }
 
 /// An order whose balance is being asked.
@@ -668,9 +736,10 @@ fn what_happened_elsewhere_is_learnt_however_long_the_purchase_cannot_be_read() 
         let mut world = while_the_balance_is_asked();
         world.poison(ORDERS, purchase());
         world.settle();
-        for seconds in [1, 10, 60, 60] {
+        let [first, second, last] = PAUSES;
+        for pause in [first, second, last, last] {
             assert_eq!(world.balance(), BALANCE - 2 * PRICE, "it is debited");
-            world.wait(Duration::from_secs(seconds));
+            world.wait(pause);
         }
         assert!(attention(&mut world).is_some_and(|reason| reason.contains("cannot be recorded")));
         assert!(world.parked(ORDERS).is_empty(), "nobody can drop what has happened");
@@ -700,9 +769,7 @@ fn goods_that_were_promised_while_the_purchase_could_not_be_read_are_not_forgott
     world.commit(ORDERS);
     world.poison(ORDERS, StreamId::new("purchase", order(0).uuid()));
     world.settle();
-    for seconds in [1, 10, 60] {
-        world.wait(Duration::from_secs(seconds));
-    }
+    world.wait_out(&PAUSES);
     assert_eq!((world.status(order(0)), world.stock()), (OrderStatus::NeedsAttention, (100, 2)));
     world.heal();
     world.wait(Duration::from_mins(1));
@@ -712,16 +779,12 @@ fn goods_that_were_promised_while_the_purchase_could_not_be_read_are_not_forgott
 
 #[test]
 fn an_order_never_hears_that_it_waits_after_that_is_over() {
-    let mut world = World::new();
-    world.poison(GOODS, StreamId::new("inventory", coffee().uuid()));
-    world.place(order(0), PaymentMethod::Balance, None);
-    world.settle();
-    for seconds in [1, 10] {
-        world.wait(Duration::from_secs(seconds));
-    }
+    let mut world = while_the_goods_cannot_be_read();
+    let [first, second, last] = PAUSES;
+    world.wait_out(&[first, second]);
     // Just when it is to be told, the order cannot be read.
     world.poison(ORDERS, StreamId::new("order", order(0).uuid()));
-    world.wait(Duration::from_mins(1));
+    world.wait(last);
     world.heal();
     let parked = world.parked(GOODS);
     let early = world.retry(GOODS, parked[0].id).expect_err("the order has not heard of it");
@@ -765,9 +828,8 @@ fn whatever_commit_fails_and_however_the_order_is_bought_once() {
                 }
             }
             assert!(commits > failing, "it was reached");
-            for seconds in [1, 1, 10, 60] {
-                world.wait(Duration::from_secs(seconds));
-            }
+            world.wait(PAUSES[0]);
+            world.wait_out(&PAUSES);
             assert_bought_once(&mut world, &format!("commit {failing} failed, refused: {refused}"));
         }
     }

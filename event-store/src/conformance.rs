@@ -8,8 +8,8 @@ use std::{thread, time::Duration};
 use uuid::Uuid;
 
 use crate::{
-    Batch, CommitError, Event, EventStore, GENESIS, HOLDER_EXPIRES_AFTER, Head, IdempotencyRecord, LogReader, LogWriter, OwedEffect,
-    Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, Unparked, Unparking, batch_hash,
+    Batch, CommitError, Event, EventStore, GENESIS, GIVEN_UP, HOLDER_EXPIRES_AFTER, Head, IdempotencyRecord, LogReader, LogWriter,
+    OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, Unparked, Unparking, batch_hash,
     verify_chain,
 };
 
@@ -72,6 +72,9 @@ macro_rules! conformance_suite {
             "effects" => effects_are_owed_until_settled,
             "parked" => inputs_set_aside_are_kept,
             "unparked" => inputs_set_aside_end_once,
+            "checkpoints" => a_checkpoint_is_moved_from_where_it_stands,
+            "checkpoints" => of_those_who_move_a_checkpoint_at_once_one_does,
+            "checkpoints" => checkpoints_stay_when_the_log_is_opened_again,
             "reopen" => a_log_opened_again_is_as_it_was_left,
         }
     };
@@ -461,6 +464,11 @@ pub fn a_live_holder_keeps_its_shard(place: &impl Place) {
         .expect("the holder is silent");
     assert!(after.epoch > again.epoch);
     assert!(matches!(writer.heartbeat(0, again.epoch, too_early), Err(CommitError::Fenced(0))));
+
+    writer.heartbeat(0, after.epoch, GIVEN_UP).expect("it is the holder's to give up");
+    writer
+        .take(0, holder, too_early + HOLDER_EXPIRES_AFTER)
+        .expect("what was given up is free at once");
 }
 
 /// Several threads write one shard and take it over from one another: no gap, no append by a fenced one, one chain.
@@ -917,6 +925,81 @@ pub fn a_log_opened_again_is_as_it_was_left(place: &impl Place) {
     assert!(pen.head.epoch > head.epoch);
     pen.write_events(&[(order(1), 3)]);
     assert_eq!(verify_chain(&*reader, 0).expect("sound"), 3);
+}
+
+/// A checkpoint moves only from where it stands, forwards and back; each reader and each shard has its own.
+pub fn a_checkpoint_is_moved_from_where_it_stands(place: &impl Place) {
+    let store = place.open();
+    let mut checkpoints = store.checkpoints().expect("checkpoints");
+    assert!(checkpoints.read("relay").expect("read").is_empty());
+    assert!(
+        !checkpoints.advance("relay", 0, 5, 9).expect("asked"),
+        "one that was never moved stands at 0"
+    );
+    assert!(
+        checkpoints.read("relay").expect("read").is_empty(),
+        "what is refused leaves nothing"
+    );
+    assert!(checkpoints.advance("relay", 0, 0, 7).expect("moved"));
+    assert!(!checkpoints.advance("relay", 0, 0, 9).expect("asked"));
+    assert!(!checkpoints.advance("relay", 0, 6, 9).expect("asked"));
+    assert!(checkpoints.advance("relay", 65_535, 0, 3).expect("moved"));
+    assert!(checkpoints.advance("another", 0, 0, 40).expect("moved"));
+    assert!(checkpoints.advance("relay", 0, 7, 1 << 40).expect("moved"));
+    assert_eq!(checkpoints.read("relay").expect("read"), [(0, 1 << 40), (65_535, 3)]);
+    assert_eq!(checkpoints.read("another").expect("read"), [(0, 40)]);
+    assert!(checkpoints.advance("relay", 0, 1 << 40, 2).expect("moved back"));
+    assert!(checkpoints.advance("relay", 65_535, 3, 0).expect("moved back"));
+    let stands = store.checkpoints().expect("others").read("relay").expect("read");
+    assert_eq!(
+        stands.iter().find(|(shard, _)| *shard == 0),
+        Some(&(0, 2)),
+        "everybody sees the same"
+    );
+    assert!(checkpoints.advance("relay", 65_535, 0, 1).expect("moved"), "0 is where it began");
+}
+
+/// Of several that move a checkpoint from the same place at the same time, one moves it.
+pub fn of_those_who_move_a_checkpoint_at_once_one_does(place: &impl Place) {
+    const ROUNDS: u64 = 20;
+    let store = place.open();
+    let moved: u64 = thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let mut checkpoints = store.checkpoints().expect("checkpoints");
+                scope.spawn(move || {
+                    let moves = (0..ROUNDS).filter(|from| checkpoints.advance("relay", 1, *from, from + 1).expect("asked"));
+                    moves.count() as u64
+                })
+            })
+            .collect();
+        workers.into_iter().map(|worker| worker.join().expect("it ends")).sum()
+    });
+    let stands = store.checkpoints().expect("checkpoints").read("relay").expect("read");
+    assert_eq!(stands, [(1, moved)], "each step was taken once");
+    assert!(moved > 0);
+}
+
+/// A checkpoint is durable, and no part of the log: a batch moves none, and none moves a head.
+pub fn checkpoints_stay_when_the_log_is_opened_again(place: &impl Place) {
+    let store = place.open();
+    let mut pen = Pen::take(&store, 0);
+    pen.write_events(&[(order(1), 1), (order(1), 2)]);
+    let head = reader(&store).head(0).expect("read");
+    let mut checkpoints = store.checkpoints().expect("checkpoints");
+    assert!(checkpoints.advance("relay", 0, 0, 2).expect("moved"));
+    assert_eq!(reader(&store).head(0).expect("read"), head);
+    pen.write_events(&[(order(1), 3)]);
+    assert_eq!(checkpoints.read("relay").expect("read"), [(0, 2)]);
+    drop(checkpoints);
+    drop(pen);
+    drop(store);
+
+    let store = place.open();
+    let mut checkpoints = store.checkpoints().expect("checkpoints");
+    assert_eq!(checkpoints.read("relay").expect("read"), [(0, 2)]);
+    assert!(checkpoints.advance("relay", 0, 2, 3).expect("moved"));
+    assert_eq!(verify_chain(&*reader(&store), 0).expect("sound"), 3);
 }
 
 /// A writer and the head it stands at.

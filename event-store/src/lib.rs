@@ -6,7 +6,12 @@
 
 use std::ops::ControlFlow;
 
+mod checkpoints;
+mod copy;
 mod hash;
+mod lock;
+#[cfg(feature = "measure")]
+mod measure;
 mod memory;
 mod model;
 mod place;
@@ -19,7 +24,12 @@ pub mod conformance;
 #[cfg(any(test, feature = "conformance"))]
 pub use selection::conformance as selection_conformance;
 
+pub use checkpoints::Checkpoints;
+pub use copy::{CopyError, Copying, copy};
 pub use hash::{BatchHasher, GENESIS, Hash, batch_hash};
+pub use lock::DirectoryLock;
+#[cfg(feature = "measure")]
+pub use measure::append_speed;
 pub use memory::MemoryStore;
 pub use model::{
     Batch, EffectId, Event, Fingerprint, Head, IdempotencyRecord, Metadata, OwedEffect, Parked, RecordKey, Snapshot, Stray, StreamId,
@@ -32,6 +42,9 @@ pub use verify::verify_chain;
 
 /// How long after its last heartbeat a holder keeps its shard, in microseconds.
 pub const HOLDER_EXPIRES_AFTER: i64 = 10_000_000;
+
+/// The time of a last heartbeat, by which a holder gives its shard up.
+pub const GIVEN_UP: i64 = 0;
 
 /// Why the log could not be read or opened.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +116,7 @@ pub trait LogWriter: Send {
     /// writer may be used again.
     fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError>;
 
-    /// Says that the writer lives. Microseconds since 1970.
+    /// Says that the writer lives. Microseconds since 1970; [`GIVEN_UP`] says that it goes, and anybody may take the shard at once.
     fn heartbeat(&mut self, shard: u16, epoch: u64, now: i64) -> Result<(), CommitError>;
 }
 
@@ -181,6 +194,14 @@ pub trait EventStore: Send + Sync {
 
     /// A reading side of its own, for one thread.
     fn reader(&self) -> Result<Box<dyn LogReader>, StoreError>;
+
+    /// The checkpoints of those who read.
+    ///
+    /// # Errors
+    /// The store cannot be reached, may not be written, or keeps none.
+    fn checkpoints(&self) -> Result<Box<dyn Checkpoints>, StoreError> {
+        Err(StoreError::Foreign("this store keeps no checkpoints".into()))
+    }
 
     /// What this store lacks of the conformance suite, by name.
     fn lacks(&self) -> &'static [&'static str] {

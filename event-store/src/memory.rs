@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::{
-    Batch, CommitError, EffectId, Event, EventStore, GENESIS, HOLDER_EXPIRES_AFTER, Hash, Head, IdempotencyRecord, LogReader, LogWriter,
-    OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, TimerId, Unfinished, Unparked,
+    Batch, Checkpoints, CommitError, EffectId, Event, EventStore, GENESIS, HOLDER_EXPIRES_AFTER, Hash, Head, IdempotencyRecord, LogReader,
+    LogWriter, OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, TimerId, Unfinished,
+    Unparked,
 };
 
 /// A store that keeps everything in memory. A clone is the same store.
@@ -40,6 +41,10 @@ impl EventStore for MemoryStore {
     }
 
     fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn checkpoints(&self) -> Result<Box<dyn Checkpoints>, StoreError> {
         Ok(Box::new(self.clone()))
     }
 
@@ -75,6 +80,24 @@ impl LogWriter for MemoryStore {
             }
             _ => Err(CommitError::Fenced(shard)),
         }
+    }
+}
+
+impl Checkpoints for MemoryStore {
+    fn read(&mut self, name: &str) -> Result<Vec<(u16, u64)>, StoreError> {
+        let log = self.log.lock();
+        let of_name = log.checkpoints.iter().filter(|((reader, _), _)| reader == name);
+        Ok(of_name.map(|((_, shard), position)| (*shard, *position)).collect())
+    }
+
+    fn advance(&mut self, name: &str, shard: u16, from: u64, to: u64) -> Result<bool, StoreError> {
+        let mut log = self.log.lock();
+        let place = (name.to_owned(), shard);
+        let stands_there = log.checkpoints.get(&place).copied().unwrap_or(0) == from;
+        if stands_there {
+            log.checkpoints.insert(place, to);
+        }
+        Ok(stands_there)
     }
 }
 
@@ -182,6 +205,8 @@ struct Log {
     streams: HashMap<StreamId, BTreeMap<u64, (u16, usize)>>,
     records: HashMap<RecordKey, IdempotencyRecord>,
     snapshots: HashMap<(StreamId, Hash), Snapshot>,
+    /// Of each reader and shard.
+    checkpoints: BTreeMap<(String, u16), u64>,
 }
 
 #[derive(Debug)]
@@ -229,6 +254,7 @@ impl Log {
             streams: HashMap::new(),
             records: HashMap::new(),
             snapshots: HashMap::new(),
+            checkpoints: BTreeMap::new(),
         }
     }
 

@@ -3,11 +3,12 @@
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use event_store_postgres::Roles;
 
 use crate::{
     attack, bench, copies,
     failure::Failure,
-    generate, health, serve,
+    generate, health, places, serve,
     settings::{Flags, Settings},
     simulator,
 };
@@ -34,7 +35,10 @@ enum Command {
     /// Checks the settings and shows them, with where each came from.
     CheckConfig(DataArgs),
     /// Makes or upgrades the log, the views and the keys of a data directory, and ends.
-    Migrate(DataArgs),
+    Migrate(MigrateArgs),
+    /// Works on the keys of a shop, also while it is served.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Ends with 0 when the shop is ready, else with 1.
     Healthcheck(HealthcheckArgs),
     /// Measures a shop that is served, over real HTTP.
@@ -72,6 +76,30 @@ struct ServeArgs {
     listen: Option<String>,
     #[command(flatten)]
     data: DataArgs,
+}
+
+#[derive(Debug, Args)]
+struct MigrateArgs {
+    /// Lets this role of the database append to the log, and no more. May be given several times, as the others.
+    #[arg(long, value_name = "ROLE")]
+    engine_role: Vec<String>,
+    /// Lets this role read the log.
+    #[arg(long, value_name = "ROLE")]
+    reader_role: Vec<String>,
+    /// Lets this role read the log and keep its own place in it, as a relay does.
+    #[arg(long, value_name = "ROLE")]
+    relay_role: Vec<String>,
+    /// Lets a program of this role write through postgres-es, while no engine does.
+    #[arg(long, value_name = "ROLE")]
+    foreign_role: Vec<String>,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Signs access tokens with a new key from now on. Nobody has to log in again: tokens of the key before it are still believed.
+    Rotate(DataArgs),
 }
 
 #[derive(Debug, Args)]
@@ -113,6 +141,8 @@ struct RestoreArgs {
 
 /// Does what the command line asks, and says how it ended.
 pub fn main() -> ExitCode {
+    // Libraries bring two kinds of cryptography with them, and rustls takes neither by itself.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let Cli { config, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && attacks(std::env::args_os().skip(1)) => return unusable(&error),
@@ -172,7 +202,22 @@ fn run(config: Option<&PathBuf>, command: Command) -> Result<(), Failure> {
             print!("{}", settings.listing());
             settings.check_supported()
         }
-        Command::Migrate(data) => serve::migrate(&Settings::read(&flags(data))?),
+        Command::Migrate(MigrateArgs {
+            engine_role,
+            reader_role,
+            relay_role,
+            foreign_role,
+            data,
+        }) => {
+            let roles = Roles {
+                engines: engine_role,
+                readers: reader_role,
+                relays: relay_role,
+                foreign: foreign_role,
+            };
+            places::migrate(&Settings::read(&flags(data))?, &roles)
+        }
+        Command::Keys(KeysCommand::Rotate(data)) => places::rotate_keys(&Settings::read(&flags(data))?),
         Command::Healthcheck(HealthcheckArgs { listen, data }) => {
             let given = listen.is_some();
             health::check(&Settings::read(&Flags { listen, ..flags(data) })?, given)

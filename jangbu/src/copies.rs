@@ -19,8 +19,9 @@ pub(crate) fn backup(settings: &Settings, to: &Path) -> Result<(), Failure> {
             to.display()
         )));
     }
-    SqliteStore::backup(&settings.data, &to.join(LOG))?;
-    KeyVault::restore(&settings.keys_dir(), &to.join(KEYS))?;
+    let (data, keys) = settings.directories("backup")?;
+    SqliteStore::backup(data, &to.join(LOG))?;
+    KeyVault::restore(keys, &to.join(KEYS))?;
     eprintln!(
         "the log is in {}, the keys are in {}: keep them apart",
         to.join(LOG).display(),
@@ -32,8 +33,8 @@ pub(crate) fn backup(settings: &Settings, to: &Path) -> Result<(), Failure> {
 /// Puts the keys in place first: a data directory with a log is served, one with keys alone is not.
 pub(crate) fn restore(from: &Path, settings: &Settings) -> Result<(), Failure> {
     settings.check_supported()?;
-    let (data, keys) = (&settings.data, settings.keys_dir());
-    for place in [data, &keys] {
+    let (data, keys) = settings.directories("restore")?;
+    for place in [data, keys] {
         if is_occupied(place)? {
             return Err(Failure::wrong(format_args!(
                 "{} is not empty; restore into a new or an empty directory",
@@ -41,10 +42,10 @@ pub(crate) fn restore(from: &Path, settings: &Settings) -> Result<(), Failure> {
             )));
         }
     }
-    KeyVault::restore(&from.join(KEYS), &keys)?;
+    KeyVault::restore(&from.join(KEYS), keys)?;
     if let Err(error) = SqliteStore::restore(&from.join(LOG), data) {
         // The keys were copied just now, into a directory that was empty.
-        let _ = std::fs::remove_dir_all(&keys);
+        let _ = std::fs::remove_dir_all(keys);
         return Err(error.into());
     }
     eprintln!(

@@ -91,7 +91,9 @@ impl From<VaultError> for Failure {
             | VaultError::Missing { .. }
             | VaultError::Foreign { .. }
             | VaultError::Incomplete { .. }
-            | VaultError::NotEmpty { .. } => Self::wrong(error),
+            | VaultError::NotEmpty { .. }
+            | VaultError::Taken { .. }
+            | VaultError::Refused { .. } => Self::wrong(error),
             _ => Self::failed(error),
         }
     }
@@ -102,6 +104,15 @@ impl From<SimulatorError> for Failure {
         match error {
             SimulatorError::Foreign { .. } | SimulatorError::Newer { .. } | SimulatorError::Currency(_) => Self::wrong(error),
             _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<projections_postgres::OpenError> for Failure {
+    fn from(error: projections_postgres::OpenError) -> Self {
+        match error {
+            projections_postgres::OpenError::Schema { .. } | projections_postgres::OpenError::OtherShapes { .. } => Self::wrong(error),
+            projections_postgres::OpenError::Unavailable { .. } => Self::failed(error),
         }
     }
 }

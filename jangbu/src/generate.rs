@@ -66,10 +66,11 @@ pub(crate) struct GenerateArgs {
 pub(crate) fn run(settings: &Settings, arguments: &GenerateArgs) -> Result<(), Failure> {
     settings.check_supported()?;
     let shards = shards_of(settings, arguments)?;
-    let keys = settings.keys_dir();
-    for place in [&settings.data, &keys] {
+    let (data, keys) = settings.directories("generate")?;
+    for place in [data, keys] {
         refuse_occupied(place)?;
     }
+    let keys = keys.to_owned();
     let (settings, arguments) = (settings.clone(), arguments.clone());
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
@@ -116,7 +117,8 @@ pub fn shop(data: &Path, orders: u64, seed: u64, shards: u16) -> Result<String, 
             ..Flags::default()
         })?;
         let shards = shards_of(&settings, &arguments)?;
-        generate(&settings, &arguments, shards, &settings.keys_dir(), &AtomicBool::new(false))
+        let (_, keys) = settings.directories("generate")?;
+        generate(&settings, &arguments, shards, keys, &AtomicBool::new(false))
     };
     make().map_err(|failure: Failure| failure.line().to_owned())
 }

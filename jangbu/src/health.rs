@@ -1,6 +1,6 @@
 //! What the shop says of its own health: /livez, /readyz and /metrics.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -64,6 +64,20 @@ impl Health {
         (behind > MOST_BEHIND).then(|| format!("the views are {behind} events behind"))
     }
 
+    /// What is looked up when somebody asks.
+    fn look(&self) {
+        telemetry::gauge("jangbu_ready", usize::from(self.unready().is_none()));
+        telemetry::gauge("jangbu_http_connections", self.traffic.connections());
+        telemetry::gauge("jangbu_http_requests_in_flight", self.traffic.in_flight());
+        let load = self.engine.load();
+        telemetry::gauge("jangbu_engine_queue_depth", load.waiting);
+        telemetry::gauge("jangbu_engine_watchers", load.watching);
+        for (shard, unanswered) in load.unanswered.into_iter().enumerate() {
+            let unanswered = u32::try_from(unanswered).unwrap_or(u32::MAX);
+            metrics::gauge!("jangbu_engine_unanswered", "shard" => shard.to_string()).set(f64::from(unanswered));
+        }
+    }
+
     fn behind(&self) -> u64 {
         let progress = self.progress.borrow();
         let behind = (0..).zip(self.heads_at_start.iter()).map(|(shard, at_start)| {
@@ -105,18 +119,8 @@ fn told(good: &str, reason: Option<String>) -> Response {
 }
 
 async fn figures(State(health): State<Health>) -> impl IntoResponse {
+    health.look();
     let mut text = health.figures.render();
-    for (name, help, value) in [
-        ("jangbu_http_connections", "Open connections.", health.traffic.connections()),
-        (
-            "jangbu_http_requests_in_flight",
-            "Requests without an answer.",
-            health.traffic.in_flight(),
-        ),
-    ] {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
-    }
     text.push_str(&telemetry::process_figures());
     (
         [

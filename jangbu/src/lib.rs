@@ -12,6 +12,7 @@ mod failure;
 pub mod generate;
 mod health;
 mod http_server;
+mod places;
 mod root_page;
 mod serve;
 mod settings;

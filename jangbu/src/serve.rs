@@ -12,13 +12,10 @@ use aggregates::{AccountId, Recorded, Role};
 use axum::Router;
 use command_api::{Api, Durable, TokenSettings};
 use engine::{CoreSettings, Engine, EngineSettings, Running};
-use event_store::{EventStore, LogReader, Shards, StoreError};
-use event_store_sqlite::SqliteStore;
-use key_vault::KeyVault;
+use event_store::{DirectoryLock, EventStore};
 use payment_gateway_simulator::Simulator;
 use payment_gateway_toss::{TossGateway, TossSettings};
-use projections::{Runner, RunnerHandle, RunnerSettings, Views};
-use projections_sqlite::{SqliteViews, SqliteViewsWriter};
+use projections::{Runner, RunnerHandle, RunnerSettings};
 use query_api::{AuthError, Limits, Principal, QueryApi, Timeouts};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{
@@ -32,16 +29,15 @@ use crate::{
     failure::Failure,
     health::{self, Health},
     http_server::{Phase, Server, Traffic},
+    places::{Places, heads},
     root_page,
     settings::{Gateway, Settings},
-    simulator, telemetry,
+    simulator,
+    telemetry::{self, Looking},
 };
 
 /// The file in the data directory that says where the shop is served.
 pub(crate) const ADDRESS: &str = "address";
-
-/// The file that names the data directory itself, so that its process takes its shards back at once.
-const INSTANCE: &str = "instance";
 
 /// Where Toss Payments is.
 const TOSS: &str = "https://api.tosspayments.com";
@@ -57,20 +53,12 @@ const FINISH_VIEWS: Duration = Duration::from_secs(3);
 /// Serves the shop until a signal ends it, or it has to end.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     settings.check_supported()?;
-    telemetry::start_logging(settings)?;
+    // Ends last, so that the traces of what the end brings leave too.
+    let _traces = telemetry::start(settings)?;
     for setting in settings.without_effect() {
         tracing::warn!(setting, "this setting has no effect in this version");
     }
     on_runtime(serve(settings))
-}
-
-/// Brings the files of a data directory to today's formats.
-pub(crate) fn migrate(settings: &Settings) -> Result<(), Failure> {
-    settings.check_supported()?;
-    let files = Files::open(settings)?;
-    eprintln!("{} is ready to be served", settings.data.display());
-    drop(files);
-    Ok(())
 }
 
 /// Runs this on threads of its own, and leaves none behind.
@@ -131,102 +119,6 @@ pub(crate) fn publish(path: &Path, text: &str) -> Result<(), Failure> {
     written.map_err(|error| Failure::failed(format_args!("{} cannot be written: {error}", path.display())))
 }
 
-/// What a data directory holds, opened.
-struct Files {
-    store: Arc<dyn EventStore>,
-    shards: Shards,
-    /// Where the log of each ends.
-    heads: Vec<u64>,
-    vault: KeyVault,
-    views: Arc<SqliteViews>,
-    views_writer: SqliteViewsWriter,
-    instance: Uuid,
-}
-
-impl Files {
-    fn open(settings: &Settings) -> Result<Self, Failure> {
-        let data = &settings.data;
-        refuse_foreign(data)?;
-        let store: Arc<dyn EventStore> = Arc::new(SqliteStore::open(data)?);
-        // This process holds the directory now: what another one said of itself is over.
-        let _ = std::fs::remove_file(data.join(ADDRESS));
-        let reader = store.reader()?;
-        let known = reader.shard_count()?;
-        let shards = settings.shards.or(known).unwrap_or(Shards::ONE);
-        let heads = heads(reader.as_ref(), shards)?;
-        let keys = settings.keys_dir();
-        // New keys for an old log would make everything in it unreadable without a word.
-        let vault = if heads.iter().all(|head| *head == 0) {
-            KeyVault::open(&keys)?
-        } else {
-            KeyVault::open_existing(&keys)?
-        };
-        let (views_writer, views) = SqliteViews::open(data)?;
-        Ok(Self {
-            store,
-            shards,
-            heads,
-            vault,
-            views,
-            views_writer,
-            instance: instance(data)?,
-        })
-    }
-}
-
-/// Where the log of each shard ends.
-fn heads(reader: &dyn LogReader, shards: Shards) -> Result<Vec<u64>, StoreError> {
-    let position = |shard| Ok(reader.head(shard)?.map_or(0, |head| head.position));
-    shards.all().map(position).collect()
-}
-
-/// A directory without a log is made a data directory only when it holds nothing else.
-fn refuse_foreign(data: &Path) -> Result<(), Failure> {
-    let unusable = |error: std::io::Error| Failure::failed(format_args!("the data directory {} cannot be used: {error}", data.display()));
-    let entries = match std::fs::read_dir(data) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(unusable(error)),
-    };
-    let mut other = None;
-    for entry in entries {
-        let name = entry.map_err(unusable)?.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("log.db") && name != "log.db.new" {
-            return Ok(());
-        }
-        let harmless =
-            name == "lock" || name == "log.db.new" || name == "lost+found" || name.starts_with('.') || name.starts_with("simulator.");
-        if !harmless {
-            other = Some(name.into_owned());
-        }
-    }
-    other.map_or(Ok(()), |name| {
-        Err(Failure::wrong(format_args!(
-            "{} holds {name} but no log.db, so it is no data directory; name another one, or an empty one",
-            data.display()
-        )))
-    })
-}
-
-fn instance(data: &Path) -> Result<Uuid, Failure> {
-    let path = data.join(INSTANCE);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().map_err(|_| {
-            Failure::wrong(format_args!(
-                "{} is damaged; delete it, and start again after ten seconds",
-                path.display()
-            ))
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let instance = Uuid::new_v4();
-            publish(&path, &instance.to_string())?;
-            Ok(instance)
-        }
-        Err(error) => Err(Failure::failed(format_args!("{} cannot be read: {error}", path.display()))),
-    }
-}
-
 /// Whom the engine asks for money, and the simulator if it is in this process.
 fn gateway(settings: &Settings, own: SocketAddr) -> Result<(TossGateway, Option<Simulator>), Failure> {
     let simulator = match (settings.gateway, &settings.toss_url) {
@@ -263,19 +155,25 @@ pub(crate) fn loopback(own: SocketAddr) -> SocketAddr {
 
 /// The parts of a shop that runs.
 struct Shop {
+    looking: Looking,
     running: Running,
     runner: RunnerHandle,
     store: Arc<dyn EventStore>,
     traffic: Arc<Traffic>,
     servers: Vec<Server>,
     api: Api,
+    directory: Option<DirectoryLock>,
 }
 
 async fn serve(settings: &Settings) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let listener = bind(&settings.listen).await?;
     let address = listener.local_addr().map_err(Failure::failed)?;
-    let shop = Shop::start(settings, listener, address).await?;
+    let shop = tokio::select! {
+        shop = Shop::start(settings, listener, address) => shop?,
+        // It stood by, and nobody needs it any more.
+        () = signals.next() => return Ok(()),
+    };
     let engine = shop.running.engine();
     load(settings, &shop.api, &engine).await?;
     shop.traffic.enter(Phase::Serving);
@@ -319,10 +217,19 @@ async fn load(settings: &Settings, api: &Api, engine: &Engine) -> Result<(), Fai
     if settings.demo { demo::load(api, engine).await } else { Ok(()) }
 }
 
+/// Opens them on a thread that may wait.
+async fn open_places(settings: &Settings) -> Result<Places, Failure> {
+    let settings = settings.clone();
+    let opening = tokio::task::spawn_blocking(move || Places::open_when_free(&settings));
+    opening
+        .await
+        .map_err(|_| Failure::failed("what the settings name could not be opened"))?
+}
+
 impl Shop {
     async fn start(settings: &Settings, listener: TcpListener, address: SocketAddr) -> Result<Self, Failure> {
         let figures = telemetry::start_counting()?;
-        let Files {
+        let Places {
             store,
             shards,
             heads,
@@ -330,9 +237,10 @@ impl Shop {
             views,
             views_writer,
             instance,
-        } = Files::open(settings)?;
+            directory,
+        } = open_places(settings).await?;
         let (gateway, simulator) = gateway(settings, address)?;
-        let runner = Runner::start(Arc::clone(&store), Box::new(views_writer), RunnerSettings::default());
+        let runner = Runner::start(Arc::clone(&store), views_writer, RunnerSettings::default());
         let runner = runner.map_err(|error| Failure::failed(format_args!("the views' thread cannot be started: {error}")))?;
         let tail = runner.tail();
         let processes = sagas::Settings {
@@ -364,7 +272,7 @@ impl Shop {
             engine.clone(),
             durable,
             vault.clone(),
-            Arc::clone(&views) as Arc<dyn Views>,
+            Arc::clone(&views),
             command_api::Settings {
                 currency: settings.currency,
                 tokens: TokenSettings::default(),
@@ -380,6 +288,12 @@ impl Shop {
             heads_at_start: heads.into(),
             traffic: Arc::clone(&traffic),
             figures: figures.clone(),
+        };
+        let looks = telemetry::Looks {
+            log: Some((Arc::clone(&store), shards)),
+            views: Some(Arc::clone(&views)),
+            data: settings.data.clone(),
+            figures,
         };
         let query_api = QueryApi {
             views,
@@ -415,35 +329,32 @@ impl Shop {
             router.fallback(command_api::unknown_path),
             Arc::clone(&traffic),
         ));
-        tokio::spawn(async move {
-            // Without it the figures of each second would be kept until somebody asks for them.
-            let mut every = tokio::time::interval(Duration::from_secs(5));
-            loop {
-                every.tick().await;
-                figures.run_upkeep();
-            }
-        });
         Ok(Self {
+            looking: looks.start()?,
             running,
             runner,
             store,
             traffic,
             servers,
             api,
+            directory,
         })
     }
 
     /// Takes nothing more, finishes what is begun, and ends: requests, then the engine, then the views, then the connections.
     async fn stop(self) -> Result<(), Failure> {
         let Self {
+            looking,
             running,
             runner,
             store,
             traffic,
             servers,
             api,
+            directory,
         } = self;
         traffic.enter(Phase::Stopping);
+        looking.stop();
         let shards = running.engine().shards();
         let unanswered = traffic.finish(FINISH_REQUESTS).await;
         if unanswered > 0 {
@@ -475,6 +386,7 @@ impl Shop {
             server.stop().await;
         }
         drop(api);
+        drop(directory);
         Ok(())
     }
 }

@@ -12,7 +12,8 @@ use std::{
 
 use aggregates::{Currency, Email};
 use event_store::Shards;
-use secrecy::{ExposeSecret as _, SecretString};
+use postgres_session::{Address, AddressError};
+use secrecy::SecretString;
 
 use crate::failure::Failure;
 
@@ -64,11 +65,7 @@ const KNOWN: &[Known] = &[
         default: "sqlite",
         secret: true,
     },
-    Known {
-        name: "views",
-        default: "sqlite",
-        secret: true,
-    },
+    secret("views"),
     secret("keys"),
     open("shards", ""),
     open("kafka", ""),
@@ -91,6 +88,7 @@ const KNOWN: &[Known] = &[
     open("log_format", "auto"),
     open("metrics.listen", ""),
     open("otlp", ""),
+    open("otlp_sampling", "0.1"),
 ];
 
 /// Which part of the engine this process is.
@@ -126,13 +124,24 @@ impl FromStr for Role {
     }
 }
 
-/// Where the log or the views are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where the log is, or the views are.
+#[derive(Clone, Debug)]
 pub(crate) enum Place {
     /// In the data directory.
     Sqlite,
-    /// On a server.
-    Server,
+    /// In a database.
+    Postgres(Box<Address>),
+    /// In EventStoreDB.
+    Esdb(SecretString),
+}
+
+/// Where the keys are.
+#[derive(Clone, Debug)]
+pub(crate) enum KeysPlace {
+    /// In a directory.
+    Directory(PathBuf),
+    /// In a database, of another role than the log's.
+    Postgres(Box<Address>),
 }
 
 /// Who takes the money.
@@ -172,8 +181,7 @@ pub(crate) struct Settings {
     pub(crate) behind_proxy: bool,
     pub(crate) store: Place,
     pub(crate) views: Place,
-    /// None keeps them in the data directory.
-    pub(crate) keys: Option<SecretString>,
+    pub(crate) keys: KeysPlace,
     /// None takes the log as it is; a new one has one.
     pub(crate) shards: Option<Shards>,
     pub(crate) kafka: Option<String>,
@@ -192,6 +200,8 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) otlp: Option<String>,
+    /// Of the traces that begin here, the share that is collected.
+    pub(crate) otlp_sampling: f64,
     shown: Vec<Shown>,
 }
 
@@ -282,14 +292,12 @@ impl Settings {
                 "run `jangbu serve` without --role: one process is the whole shop",
             );
         }
-        if self.store == Place::Server {
-            return cannot("a log on a server (JANGBU_STORE)", "set JANGBU_STORE=sqlite");
-        }
-        if self.views == Place::Server {
-            return cannot("views on a server (JANGBU_VIEWS)", "set JANGBU_VIEWS=sqlite");
-        }
-        if self.keys.as_ref().is_some_and(|keys| keys.expose_secret().contains("://")) {
-            return cannot("keys on a server (JANGBU_KEYS)", "name a directory, or leave it empty");
+        if let (Place::Postgres(log), KeysPlace::Postgres(keys)) = (&self.store, &self.keys)
+            && log.is_same_database(keys)
+        {
+            return Err(Failure::wrong(
+                "JANGBU_KEYS names the log's own database: whoever can read the one could read what the other seals; name another one",
+            ));
         }
         if self.gateway == Gateway::Toss && self.toss_secret_key.is_none() {
             return Err(Failure::wrong("JANGBU_GATEWAY=toss needs JANGBU_TOSS__SECRET_KEY"));
@@ -304,19 +312,21 @@ impl Settings {
 
     /// Settings that are accepted and change nothing in this version: what they add, nothing here stands on.
     pub(crate) fn without_effect(&self) -> Vec<&'static str> {
-        let given = [
-            ("JANGBU_KAFKA", self.kafka.is_some()),
-            ("JANGBU_REDIS", self.redis.is_some()),
-            ("JANGBU_OTLP", self.otlp.is_some()),
-        ];
+        let given = [("JANGBU_KAFKA", self.kafka.is_some()), ("JANGBU_REDIS", self.redis.is_some())];
         given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 
-    /// The directory of the keys.
-    pub(crate) fn keys_dir(&self) -> PathBuf {
-        self.keys
-            .as_ref()
-            .map_or_else(|| self.data.join("keys"), |keys| keys.expose_secret().into())
+    /// The directory of the log and that of the keys, for commands that work on files.
+    pub(crate) fn directories(&self, command: &str) -> Result<(&Path, &Path), Failure> {
+        match (&self.store, &self.keys) {
+            (Place::Sqlite, KeysPlace::Directory(keys)) => Ok((&self.data, keys)),
+            (Place::Sqlite, KeysPlace::Postgres(_)) => Err(Failure::wrong(format_args!(
+                "`jangbu {command}` works on directories, and JANGBU_KEYS names a database; docs/operations.md says how to copy one"
+            ))),
+            (Place::Postgres(_) | Place::Esdb(_), _) => Err(Failure::wrong(format_args!(
+                "`jangbu {command}` works on directories, and JANGBU_STORE names a server; docs/operations.md says how to copy what is there"
+            ))),
+        }
     }
 }
 
@@ -441,18 +451,27 @@ impl Written {
         self.required("fulfilment.enabled", yes_or_no)?;
         self.required("fulfilment.ship_after", duration)?;
         self.required("fulfilment.deliver_after", duration)?;
+        let data = self.required("data", |text| Ok(PathBuf::from(text)))?;
+        let store = self.required("store", log)?;
+        let keys = self
+            .optional("keys", keys)?
+            .unwrap_or_else(|| KeysPlace::Directory(data.join("keys")));
         Ok(Settings {
             listen: self.required("listen", host_and_port)?,
-            data: self.required("data", |text| Ok(PathBuf::from(text)))?,
+            data,
             role: self.required("role", |text| text.parse::<Role>().map_err(str::to_owned))?,
             demo: self.required("demo", yes_or_no)?,
             behind_proxy: self.required("behind_proxy", yes_or_no)?,
-            store: self.required("store", |text| place(text, &["postgres://", "postgresql://", "esdb://"]))?,
-            views: self.required("views", |text| place(text, &["postgres://", "postgresql://"]))?,
-            keys: self.optional("keys", |text| match text.split_once("://") {
-                None | Some(("postgres" | "postgresql", _)) => Ok(SecretString::from(text)),
-                Some(_) => Err("name a directory, or write postgres://...".to_owned()),
-            })?,
+            views: match self.optional("views", views)? {
+                Some(views) => views,
+                // Beside the log, if they can be there.
+                None => match &store {
+                    Place::Postgres(address) => Place::Postgres(address.clone()),
+                    Place::Sqlite | Place::Esdb(_) => Place::Sqlite,
+                },
+            },
+            store,
+            keys,
             shards: self.optional("shards", |text| {
                 let shards = text.parse().ok().and_then(Shards::new);
                 shards.ok_or_else(|| format!("write a whole number from 1 to {}", Shards::MOST))
@@ -500,6 +519,7 @@ impl Written {
                     .map_err(|_| "write an address and a port, as 127.0.0.1:9100".to_owned())
             })?,
             otlp: self.optional("otlp", http_url)?,
+            otlp_sampling: self.required("otlp_sampling", share)?,
             shown: self.shown(),
         })
     }
@@ -560,6 +580,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("write a share from 0 to 1, as 0.1".to_owned()),
+    }
+}
+
 fn yes_or_no(text: &str) -> Result<bool, String> {
     match text {
         "true" | "1" => Ok(true),
@@ -568,14 +595,38 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
     }
 }
 
-fn place(text: &str, servers: &[&str]) -> Result<Place, String> {
-    if text == "sqlite" {
-        return Ok(Place::Sqlite);
+fn log(text: &str) -> Result<Place, String> {
+    if ["esdb://", "esdb+discover://", "kurrentdb://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
+    {
+        return Ok(Place::Esdb(text.into()));
     }
-    if servers.iter().any(|server| text.starts_with(server)) {
-        return Ok(Place::Server);
+    views(text).map_err(|error| format!("{error}, or esdb://..."))
+}
+
+fn views(text: &str) -> Result<Place, String> {
+    match text {
+        "sqlite" => Ok(Place::Sqlite),
+        _ if text.starts_with("postgres") => text
+            .parse()
+            .map(Box::new)
+            .map(Place::Postgres)
+            .map_err(|error: AddressError| error.to_string()),
+        _ => Err("write sqlite or postgres://...".to_owned()),
     }
-    Err(format!("write sqlite or {}...", servers.join("..., ")))
+}
+
+fn keys(text: &str) -> Result<KeysPlace, String> {
+    match text.split_once("://") {
+        None => Ok(KeysPlace::Directory(text.into())),
+        Some(("postgres" | "postgresql", _)) => text
+            .parse()
+            .map(Box::new)
+            .map(KeysPlace::Postgres)
+            .map_err(|error: AddressError| error.to_string()),
+        Some(_) => Err("name a directory, or write postgres://...".to_owned()),
+    }
 }
 
 fn host_and_port(text: &str) -> Result<String, String> {
@@ -761,17 +812,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_accepted_by_its_form_and_refused_by_name_where_data_would_lie_elsewhere() {
+    fn the_log_the_views_and_the_keys_may_be_on_servers() {
         for (name, value) in [
             ("JANGBU_STORE", "postgres://h/d"),
             ("JANGBU_STORE", "esdb://h"),
             ("JANGBU_VIEWS", "postgres://h/d"),
             ("JANGBU_KEYS", "postgres://h/d"),
         ] {
-            let settings = from_environment(&[(name, value)]).expect("its form is right");
-            let failure = settings.check_supported().expect_err("not built");
-            assert!(failure.line().contains(name), "{}", failure.line());
+            from_environment(&[(name, value)])
+                .and_then(|settings| settings.check_supported())
+                .expect("it is right");
         }
+        let beside = from_environment(&[("JANGBU_STORE", "postgres://h/d")]).expect("it is right");
+        assert!(matches!(beside.views, Place::Postgres(_)), "the views are beside the log");
+        let apart = from_environment(&[("JANGBU_STORE", "postgres://h/d"), ("JANGBU_VIEWS", "sqlite")]).expect("it is right");
+        assert!(matches!(apart.views, Place::Sqlite));
+        let together = [("JANGBU_STORE", "postgres://a@h/d"), ("JANGBU_KEYS", "postgres://b@h/d")];
+        let failure = from_environment(&together).and_then(|settings| settings.check_supported());
+        let line = failure.expect_err("one database").line().to_owned();
+        assert!(line.contains("JANGBU_KEYS"), "{line}");
+    }
+
+    #[test]
+    fn what_is_not_built_is_accepted_by_its_form_and_refused() {
         assert!(
             from_environment(&[("JANGBU_ROLE", "relay")])
                 .expect("its form is right")
@@ -788,11 +851,7 @@ mod tests {
 
     #[test]
     fn what_only_adds_to_a_shop_is_accepted_before_it_is_built_and_named() {
-        for (name, value) in [
-            ("JANGBU_KAFKA", "a:9092,b:9092"),
-            ("JANGBU_REDIS", "redis://h"),
-            ("JANGBU_OTLP", "http://h:4317"),
-        ] {
+        for (name, value) in [("JANGBU_KAFKA", "a:9092,b:9092"), ("JANGBU_REDIS", "redis://h")] {
             let settings = from_environment(&[(name, value)]).expect("its form is right");
             settings.check_supported().expect("it is accepted");
             assert_eq!(settings.without_effect(), [name]);

@@ -1,9 +1,17 @@
-//! Logs and figures. Neither holds personal data or secrets: the crates that write them see to that.
+//! Logs, traces and figures. None of them holds personal data or secrets: the crates that write them see to that.
+
+mod lines;
+mod looks;
+mod names;
+mod traces;
 
 use std::{fmt::Write as _, io::IsTerminal as _};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+pub(crate) use looks::{Looking, Looks};
+pub(crate) use traces::Traces;
 
 use crate::{
     failure::Failure,
@@ -22,26 +30,52 @@ const COUNTS: [f64; 13] = [
 
 /// Begins to log to standard output, and has panics logged too.
 pub(crate) fn start_logging(settings: &Settings) -> Result<(), Failure> {
+    let registry = Registry::default().with(lines(settings)?);
+    registry.try_init().map_err(Failure::failed)?;
+    log_panics();
+    Ok(())
+}
+
+/// The same, and sends traces to where the settings say. They end when what is returned does.
+pub(crate) fn start(settings: &Settings) -> Result<Traces, Failure> {
+    let Some(endpoint) = &settings.otlp else {
+        start_logging(settings)?;
+        return Ok(Traces::none());
+    };
+    let traces = Traces::start(endpoint, settings.otlp_sampling)?;
+    let registry = Registry::default().with(lines(settings)?).with(traces.layer());
+    registry.try_init().map_err(Failure::failed)?;
+    log_panics();
+    Ok(traces)
+}
+
+type Lines<S> = Box<dyn Layer<S> + Send + Sync>;
+
+/// What is logged, and how.
+fn lines(settings: &Settings) -> Result<Lines<Registry>, Failure> {
     let filter = EnvFilter::try_new(&settings.log).map_err(Failure::wrong)?;
     let json = match settings.log_format {
         LogFormat::Auto => !std::io::stdout().is_terminal(),
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let registry = tracing_subscriber::registry().with(filter);
-    let begun = if json {
-        registry.with(fmt::layer().json().flatten_event(true)).try_init()
+    Ok(if json {
+        let lines = fmt::layer()
+            .fmt_fields(fmt::format::JsonFields::new())
+            .event_format(lines::JsonLines);
+        lines.with_filter(filter).boxed()
     } else {
-        registry.with(fmt::layer()).try_init()
-    };
-    begun.map_err(Failure::failed)?;
+        fmt::layer().with_filter(filter).boxed()
+    })
+}
+
+fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         // The message may quote what was being worked on; the place says enough.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
         tracing::error!(place, thread, "a thread panicked");
     }));
-    Ok(())
 }
 
 /// Begins to count, and returns what writes the figures down.
@@ -50,9 +84,20 @@ pub(crate) fn start_counting() -> Result<PrometheusHandle, Failure> {
         PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
             .set_buckets_for_metric(Matcher::Suffix("_events".to_owned()), &COUNTS)?
+            .set_buckets_for_metric(Matcher::Suffix("_inputs".to_owned()), &COUNTS)?
             .install_recorder()
     };
-    builder().map_err(Failure::failed)
+    let figures = builder().map_err(Failure::failed)?;
+    names::describe();
+    traces::begin_to_count();
+    metrics::gauge!("jangbu_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(figures)
+}
+
+/// A figure that is looked up when it is asked for.
+#[expect(clippy::cast_precision_loss, reason = "nothing here is counted that far")]
+pub(crate) fn gauge(name: &'static str, value: usize) {
+    metrics::gauge!(name).set(value as f64);
 }
 
 /// The figures of this process, in Prometheus's text format. On a system without `/proc` there are none.

@@ -102,7 +102,7 @@ fn met_and_found_nothing((code, report, said): &(Option<i32>, Value, String)) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn this_shop_is_sound_under_every_pair() {
     let shop = Shop::open(&[]).await;
     let found = attack_at(&shop.client().address(), &[]).await;
@@ -145,7 +145,7 @@ fn every_pair_is_for_some_fault() {
     assert_eq!(pairs, found_by);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_attack_that_cannot_be_made_is_no_verdict() {
     for arguments in [
         &["--url", "http://127.0.0.1:1"][..],

@@ -5,7 +5,6 @@ mod shop;
 
 use std::{
     collections::HashMap,
-    fs,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -215,7 +214,7 @@ async fn race(client: &Client, buyer: &Token, orders: Vec<Value>) -> Vec<String>
 }
 
 /// The provider approves and the service dies: the payment is marked as failed and the stock put back, and the money is never returned.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n03_whoever_was_charged_when_the_shop_died_has_the_goods_or_the_money() {
     let mut shop = Shop::open(&[]).await;
     let client = shop.client().clone();
@@ -246,7 +245,7 @@ async fn n03_whoever_was_charged_when_the_shop_died_has_the_goods_or_the_money()
 }
 
 /// The provider is called without an idempotency key, and that it has processed the payment already counts as a failure.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n04_a_payment_that_was_processed_already_is_a_success_when_its_amount_is_right() {
     let (bank, address) = Bank::open().await;
     let mut shop = Bank::shop(&address, &[]).await;
@@ -268,7 +267,7 @@ async fn n04_a_payment_that_was_processed_already_is_a_success_when_its_amount_i
 
 /// An expired payment key is answered with 204 as if all were well, the provider's secret stands in the code, and certain amounts and
 /// names make production fail.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n07_no_amount_name_or_payment_key_makes_a_real_shop_fail_and_what_expired_is_said_to_be() {
     let (bank, address) = Bank::open().await;
     let shop = Bank::shop(&address, &[("JANGBU_PAYMENT__DEADLINE", "2s")]).await;
@@ -298,7 +297,7 @@ async fn n07_no_amount_name_or_payment_key_makes_a_real_shop_fail_and_what_expir
 }
 
 /// Reservations never end, and placing an order waits for two other services.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n10_placing_waits_for_nobody_and_a_reservation_ends() {
     let (bank, address) = Bank::open().await;
     let settings = [("JANGBU_PAYMENT__TIMEOUT", "30s"), ("JANGBU_RESERVATION__TTL", "2s")];
@@ -326,7 +325,7 @@ async fn n10_placing_waits_for_nobody_and_a_reservation_ends() {
 }
 
 /// `quantity < stock` refuses the last unit, a check that fails takes the stock all the same, and nothing is locked.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n11_the_last_unit_is_sold_and_never_twice() {
     let shop = Shop::open(&[]).await;
     let client = shop.client().clone();
@@ -351,7 +350,7 @@ async fn n11_the_last_unit_is_sold_and_never_twice() {
 
 /// What the provider says it took is not compared with what was asked for. (That a cancellation gives the money back, and that a buyer
 /// pays the order's amount or nothing, is in `ways_back.rs`.)
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n12_money_of_another_amount_confirms_no_order() {
     let (bank, address) = Bank::open().await;
     let mut shop = Bank::shop(&address, &[]).await;
@@ -377,7 +376,7 @@ async fn n12_money_of_another_amount_confirms_no_order() {
 }
 
 /// Completing a payment twice takes the stock twice, and cancelling twice puts it back twice.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n14_paying_or_cancelling_twice_counts_once() {
     let shop = Shop::open(&[]).await;
     let client = shop.client().clone();
@@ -420,7 +419,7 @@ async fn n14_paying_or_cancelling_twice_counts_once() {
 
 /// All reservations of a product share one time to live, which each new one prolongs; when it is over its stock is lost, and a copy made
 /// anew forgets them all.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n15_each_reservation_has_its_own_end_and_frees_its_own_goods_also_across_a_crash() {
     const TTL: i64 = 8_000_000;
     let mut shop = Shop::open(&[("JANGBU_RESERVATION__TTL", "8s")]).await;
@@ -464,7 +463,7 @@ async fn n15_each_reservation_has_its_own_end_and_frees_its_own_goods_also_acros
 }
 
 /// Confirmed stock is taken from what is reserved twice, and a cancellation is told twice: after a while nothing adds up.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n16_after_every_kind_of_end_the_books_add_up_to_the_unit() {
     let shop = Shop::open(&[("JANGBU_PAYMENT__DEADLINE", "3s"), ("JANGBU_PAYMENT__TIMEOUT", "1s")]).await;
     let client = shop.client().clone();
@@ -539,7 +538,7 @@ async fn n16_after_every_kind_of_end_the_books_add_up_to_the_unit() {
 
 /// Unlimited stock is the largest number and is counted down from there, too little stock is an error of the server, and the table of
 /// allowed transitions is never asked.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n18_unlimited_is_without_a_limit_and_what_is_not_allowed_is_refused_by_name() {
     const ORDERS_BEYOND_31_BITS: usize = 2_150;
     let shop = Shop::open(&[]).await;
@@ -597,7 +596,7 @@ async fn n18_unlimited_is_without_a_limit_and_what_is_not_allowed_is_refused_by_
 
 /// A cold cache is filled over what others have taken meanwhile, and writing the cache back sells the stock once more. (Fifty units to
 /// more buyers, warm and right after a crash, are in `races.rs`.)
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n19_what_is_sold_out_stays_so_when_all_that_is_derived_is_filled_anew() {
     const UNITS: usize = 50;
     let mut shop = Shop::open(&[]).await;
@@ -608,12 +607,7 @@ async fn n19_what_is_sold_out_stays_so_when_all_that_is_derived_is_filled_anew()
     for (buyers, expected) in [(20, 20), (60, UNITS - 20), (20, 0)] {
         // Cold, and with nothing left of what was derived.
         shop.kill().await;
-        for file in ["views.db", "views.db-wal", "views.db-shm"] {
-            match fs::remove_file(shop.data().join(file)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{file}: {error}"),
-                _ => {}
-            }
-        }
+        shop.forget_views();
         shop.start_again().await;
         let outcomes = race(&client, &buyer, vec![order(&[(&product, 1)], Pay::Balance); buyers]).await;
         assert_eq!(count(&outcomes, "CONFIRMED"), expected);
@@ -631,7 +625,7 @@ async fn n19_what_is_sold_out_stays_so_when_all_that_is_derived_is_filled_anew()
 
 /// That an order is paid is told before it is written, so that who hears of it finds the old status and drops it; and each start adds
 /// the examples once more.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n20_whoever_hears_of_a_change_finds_it_and_the_demo_is_loaded_once() {
     let mut shop = Shop::open(&[]).await;
     let client = shop.client().clone();

@@ -1,7 +1,8 @@
 //! The server is killed while it is at work, and while it starts, again and again. What it has acknowledged is there afterwards, every
 //! order comes to its end, and nothing is done twice.
 //!
-//! `JANGBU_TEST_KILLS` says how often; `make kill` does it 500 times.
+//! `JANGBU_TEST_KILLS` says how often; `make kill` does it 500 times. With `JANGBU_TEST_STORE=postgres` the log is in a database, and it is the
+//! shop that is killed, or the database's server, or both.
 
 mod shop;
 
@@ -16,14 +17,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use event_store::{Event, LogReader};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use shop::{
     ADMIN, BUYER, COFFEE, Chance, Client, Pay, SELLER, Shop, Token,
     client::{fresh_key, pause, payment_key, won},
-    eventually, invariants, order,
+    eventually, invariants, kept, order,
 };
+use test_servers::Postgres;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 /// How often when nothing else is asked for.
 const KILLS: usize = 20;
@@ -32,6 +36,8 @@ const KILLS_OF_A_SHOP: usize = 50;
 /// How often it says how far it is.
 const TOLD_EVERY: usize = 25;
 const CLIENTS: usize = 6;
+/// How many events are read at once.
+const PAGE: usize = 1_000;
 
 /// What the shop has acknowledged, remembered outside of it.
 #[derive(Default)]
@@ -174,8 +180,10 @@ impl Worker {
 struct Totals {
     shops: usize,
     kills: usize,
-    /// Of these while the server was starting.
+    /// Of these while the shop was starting.
     at_start: usize,
+    /// How often the database's server was killed besides, or alone.
+    servers: usize,
     replays: usize,
     acknowledged: usize,
     changes: usize,
@@ -208,10 +216,11 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} kills ({} while it was starting) of {} shops, with 1 and 4 shards in turn, {} orders and {} deposits and deliveries acknowledged and all there, {} replays checked; \
+            "{} kills ({} while it was starting, {} of the database) of {} shops, with 1 and 4 shards in turn, {} orders and {} deposits and deliveries acknowledged and all there, {} replays checked; \
              {} orders placed: {} confirmed, {} out of stock, {} declined, {} expired, {} cancelled, {} without balance; {} events",
             self.kills,
             self.at_start,
+            self.servers,
             self.shops,
             self.acknowledged,
             self.changes,
@@ -228,7 +237,7 @@ impl fmt::Display for Totals {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn whatever_was_acknowledged_survives_every_kill_and_every_order_ends() {
     let kills = match std::env::var("JANGBU_TEST_KILLS") {
         Ok(kills) => kills.parse().expect("JANGBU_TEST_KILLS is a number"),
@@ -250,13 +259,17 @@ async fn whatever_was_acknowledged_survives_every_kill_and_every_order_ends() {
 
 /// A shop of its own, killed until the total is reached, and then looked at as a whole.
 async fn one_shop(shards: &str, until: usize, chance: &mut Chance, totals: &mut Totals, begun: Instant) {
-    let mut shop = Shop::open(&[
+    let settings = [
         ("JANGBU_SHARDS", shards),
         ("JANGBU_PAYMENT__TIMEOUT", "4s"),
         ("JANGBU_PAYMENT__DEADLINE", "6s"),
         ("JANGBU_LOG", "warn"),
-    ])
-    .await;
+    ];
+    let mut server = kept::in_databases().then(Postgres::start);
+    let mut shop = match &server {
+        Some(server) => Shop::open_on(server.database(), &settings).await,
+        None => Shop::open(&settings).await,
+    };
     let client = shop.client().clone();
     let (admin, seller, buyer) = (client.log_in(ADMIN).await, client.log_in(SELLER).await, client.log_in(BUYER).await);
     let scarce = client.new_product(&seller, 700, 20).await;
@@ -282,7 +295,29 @@ async fn one_shop(shards: &str, until: usize, chance: &mut Chance, totals: &mut 
     let mut auditor = Auditor::default();
     while totals.kills < until {
         pause(100 + chance.below(700)).await;
+        if let Some(server) = &mut server {
+            let both = chance.below(3);
+            if both > 0 {
+                server.kill();
+                totals.servers += 1;
+            }
+            if both == 1 {
+                // The shop goes on by itself, after a while without its log.
+                pause(chance.below(400)).await;
+                server.restart();
+                totals.kills += 1;
+                auditor.look(shop.data(), &acknowledged);
+                tell(totals, begun);
+                totals.replays += are_answered_again(&client, &acknowledged, chance).await;
+                continue;
+            }
+        }
         shop.kill().await;
+        if let Some(server) = &mut server
+            && !server.runs()
+        {
+            server.restart();
+        }
         totals.kills += 1;
         // Nobody hears anything now; what was heard before is in the files.
         auditor.look(shop.data(), &acknowledged);
@@ -307,7 +342,7 @@ async fn one_shop(shards: &str, until: usize, chance: &mut Chance, totals: &mut 
     auditor.look(shop.data(), &acknowledged);
 
     eventually("every order comes to its end", async || {
-        Auditor::all_ended(shop.data()).then_some(())
+        auditor.all_ended(shop.data()).then_some(())
     })
     .await;
     // With the provider's slow payments gone too, nothing moves any more but what is owed.
@@ -345,7 +380,9 @@ fn tell(totals: &Totals, begun: Instant) {
 #[derive(Default)]
 struct Auditor {
     /// By shard, the last event that was seen: its position and id.
-    last: HashMap<i64, (i64, String)>,
+    last: HashMap<u16, (u64, Uuid)>,
+    /// How many orders were placed, and how many have come to their end.
+    counted: (usize, usize),
     /// Which order a key has placed.
     orders: HashMap<String, String>,
     /// What a key has done: the event's name, and the key.
@@ -358,7 +395,7 @@ impl Auditor {
     /// Everything that was acknowledged is in the log, what was there is there still, and nothing is there twice.
     fn look(&mut self, data: &Path, acknowledged: &Mutex<Acknowledged>) {
         let acknowledged = acknowledged.lock().expect("nobody panics with it");
-        self.read(&open(&data.join("log.db")));
+        self.read(kept::log_of(data).reader().expect("a reader").as_ref());
         for placed in &acknowledged.orders[self.found.0..] {
             assert_eq!(
                 self.orders.get(&placed.key),
@@ -383,56 +420,59 @@ impl Auditor {
         assert_eq!(twice, None, "an order is charged twice");
     }
 
-    fn read(&mut self, log: &Connection) {
-        let mut heads = log.prepare("SELECT shard FROM log_head").expect("the table is there");
-        let shards = heads.query_map([], |row| row.get(0)).expect("rows");
-        for shard in shards {
-            self.read_shard(log, shard.expect("a number"));
+    fn read(&mut self, log: &dyn LogReader) {
+        for shard in log.shards().expect("the heads can be read") {
+            self.read_shard(log, shard);
         }
     }
 
-    fn read_shard(&mut self, log: &Connection, shard: i64) {
+    fn read_shard(&mut self, log: &dyn LogReader, shard: u16) {
         let mut position = 0;
         if let Some((last, id)) = self.last.get(&shard) {
-            let there: String = log
-                .query_row(
-                    "SELECT event_id FROM events WHERE shard = ?1 AND position = ?2",
-                    (shard, last),
-                    |row| row.get(0),
-                )
-                .expect("what was there is there still");
-            assert_eq!(there, *id, "what was there is as it was");
+            let there = log.events(shard, last - 1, 1).expect("what was there is there still");
+            assert_eq!(there.first().map(|event| event.event_id), Some(*id), "what was there is as it was");
             position = *last;
         }
-        let sql = "SELECT position, event_id, event_type, aggregate_id, json_extract(metadata, '$.idempotencyKey')
-                   FROM events WHERE shard = ?1 AND position > ?2 ORDER BY position";
-        let mut statement = log.prepare(sql).expect("the table is there");
-        let mut rows = statement.query([shard, position]).expect("rows");
-        while let Some(row) = rows.next().expect("every row can be read") {
-            let text = |column| row.get::<_, String>(column).expect("a text");
-            position += 1;
-            assert_eq!(row.get::<_, i64>(0).expect("a position"), position, "positions are contiguous");
-            self.last.insert(shard, (position, text(1)));
-            let Some(key) = row.get::<_, Option<String>>(4).expect("a text or none") else {
-                continue;
-            };
-            let name = text(2);
-            if name == "order.placed" {
-                let before = self.orders.insert(key.clone(), text(3));
-                assert_eq!(before, None, "the key {key} placed two orders");
+        loop {
+            let page = log.events(shard, position, PAGE).expect("every event can be read");
+            if page.is_empty() {
+                return;
             }
-            assert!(self.done.insert((name, key.clone())), "the key {key} did the same twice");
+            for event in page {
+                position += 1;
+                assert_eq!(event.position, position, "positions are contiguous");
+                self.last.insert(shard, (position, event.event_id));
+                self.count(&event);
+            }
         }
+    }
+
+    fn count(&mut self, event: &Event) {
+        let name = &*event.event_type;
+        self.counted.0 += usize::from(name == "order.placed");
+        self.counted.1 += usize::from(matches!(name, "order.confirmed" | "order.cancelled"));
+        let metadata: Value = serde_json::from_str(&event.metadata).expect("JSON");
+        let Some(key) = metadata["idempotencyKey"].as_str() else { return };
+        if name == "order.placed" {
+            let before = self.orders.insert(key.to_owned(), event.stream.id.to_string());
+            assert_eq!(before, None, "the key {key} placed two orders");
+        }
+        assert!(
+            self.done.insert((name.to_owned(), key.to_owned())),
+            "the key {key} did the same twice"
+        );
     }
 
     /// Every order has come to its end, and no shard owes another a message.
-    fn all_ended(data: &Path) -> bool {
-        let sql = "SELECT count(*) FILTER (WHERE event_type = 'order.placed') = count(*) FILTER (WHERE event_type <> 'order.placed')
-                          AND NOT EXISTS (SELECT 1 FROM effects WHERE json_extract(effect, '$.Message') IS NOT NULL)
-                   FROM events WHERE event_type IN ('order.placed', 'order.confirmed', 'order.cancelled')";
-        open(&data.join("log.db"))
-            .query_row(sql, [], |row| row.get(0))
-            .expect("the log can be read")
+    fn all_ended(&mut self, data: &Path) -> bool {
+        let log = kept::log_of(data).reader().expect("a reader");
+        self.read(log.as_ref());
+        let shards = log.shards().expect("the heads can be read");
+        let owes = |shard: &u16| {
+            let owed = log.unfinished(*shard).expect("what is owed").effects;
+            owed.iter().any(|owed| owed.effect.starts_with(r#"{"Message""#))
+        };
+        self.counted.0 == self.counted.1 && !shards.iter().any(owes)
     }
 }
 

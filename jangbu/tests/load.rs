@@ -20,7 +20,7 @@ struct Progress {
     answered: AtomicUsize,
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn of_a_hundred_orders_at_once_exactly_the_66_that_can_be_paid_are_confirmed() {
     let shop = Shop::open(&[]).await;
     let buyer = shop.client().log_in(BUYER).await;
@@ -32,7 +32,7 @@ async fn of_a_hundred_orders_at_once_exactly_the_66_that_can_be_paid_are_confirm
     is_as_it_must_be(shop, &buyer, &orders).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_when_the_server_is_killed_and_restarted_in_the_middle() {
     let mut shop = Shop::open(&[]).await;
     let buyer = shop.client().log_in(BUYER).await;

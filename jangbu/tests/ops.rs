@@ -226,7 +226,7 @@ impl Scene {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_whose_provider_stays_silent_is_listed_and_goes_on_by_itself_when_it_answers() {
     let scene = Scene::stuck("lost_applied").await;
     let items = scene.listed(true).await;
@@ -250,7 +250,7 @@ async fn an_order_whose_provider_stays_silent_is_listed_and_goes_on_by_itself_wh
     assert_eq!((log.times("order.attention_needed"), log.times("order.resumed")), (1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn resumed_an_order_asks_again_and_needs_a_person_again_until_the_provider_answers() {
     let scene = Scene::stuck("lost_applied").await;
     let resumed = scene.operate("resume", &json!({})).await.expect(202);
@@ -265,7 +265,7 @@ async fn resumed_an_order_asks_again_and_needs_a_person_again_until_the_provider
     assert_eq!(log.times("order.attention_needed"), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn compensated_an_order_gives_back_what_was_taken_as_soon_as_that_is_known() {
     let scene = Scene::stuck("lost_applied").await;
     let answer = scene
@@ -278,7 +278,7 @@ async fn compensated_an_order_gives_back_what_was_taken_as_soon_as_that_is_known
     scene.ends_with(TOTAL, TOTAL, (1_000, 0)).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn compensated_an_order_that_was_not_charged_takes_no_money() {
     let scene = Scene::stuck("lost").await;
     scene
@@ -290,7 +290,7 @@ async fn compensated_an_order_that_was_not_charged_takes_no_money() {
     scene.ends_with(0, 0, (1_000, 0)).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_a_person_found_charged_is_confirmed() {
     let scene = Scene::stuck("lost_applied").await;
     let found = json!({ "outcome": "CHARGED", "reason": "it is in the provider's books" });
@@ -300,7 +300,7 @@ async fn an_order_that_a_person_found_charged_is_confirmed() {
     scene.ends_with(TOTAL, 0, (998, 0)).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_a_person_found_not_charged_is_cancelled() {
     let scene = Scene::stuck("lost").await;
     let found = json!({ "outcome": "NOT_CHARGED", "reason": "it is not in the provider's books" });
@@ -309,7 +309,7 @@ async fn an_order_that_a_person_found_not_charged_is_cancelled() {
     scene.ends_with(0, 0, (1_000, 0)).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_whose_money_a_person_gave_back_is_cancelled() {
     let scene = Scene::stuck("lost_applied").await;
     scene.provider.give_back_by_hand(&scene.payment_key).await;
@@ -319,7 +319,7 @@ async fn an_order_whose_money_a_person_gave_back_is_cancelled() {
     scene.ends_with(TOTAL, TOTAL, (1_000, 0)).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_needs_a_person_still_does_after_a_crash() {
     let mut scene = Scene::stuck("lost_applied").await;
     scene.shop.kill_and_start_again().await;
@@ -331,7 +331,7 @@ async fn an_order_that_needs_a_person_still_does_after_a_crash() {
     scene.ends_with(TOTAL, 0, (998, 0)).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_set_aside_is_done_when_an_operator_says_so_and_what_it_needs_can_be_read_again() {
     // In one shard, so that the request itself meets the stock that cannot be read.
     let mut scene = Scene::pending_with("lost_applied", "1h", &[("JANGBU_SHARDS", "1")]).await;

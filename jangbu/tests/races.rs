@@ -54,12 +54,12 @@ fn pay(number: usize, lines: &[(&str, u32)]) -> Value {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn fifty_units_sell_exactly_fifty_times() {
     sells_exactly_n_of_n(false).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn fifty_units_sell_exactly_fifty_times_right_after_a_crash() {
     sells_exactly_n_of_n(true).await;
 }
@@ -82,7 +82,7 @@ async fn sells_exactly_n_of_n(cold: bool) {
     assert_eq!(log.ended("order.confirmed"), 3 * UNITS as usize);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_last_unit_is_sold_once_to_orders_that_want_several() {
     let shop = Shop::open(&[]).await;
     let crowd = Crowd::gather(shop.client()).await;
@@ -99,7 +99,7 @@ async fn the_last_unit_is_sold_once_to_orders_that_want_several() {
     assert_eq!((log.stocks[&product].on_hand, log.stocks[&product].sold), (0, 22));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn orders_of_the_same_goods_in_different_line_order_sell_them_all_without_a_deadlock() {
     const UNITS: usize = 30;
     let mut shop = Shop::open(&[]).await;
@@ -124,7 +124,7 @@ async fn orders_of_the_same_goods_in_different_line_order_sell_them_all_without_
     shop.close().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn orders_of_overlapping_goods_are_refused_only_what_is_not_there() {
     let mut shop = Shop::open(&[]).await;
     let crowd = Crowd::gather(shop.client()).await;
@@ -145,7 +145,7 @@ async fn orders_of_overlapping_goods_are_refused_only_what_is_not_there() {
     nobody_was_turned_away_for_nothing(&shop.close().await);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_request_twenty_times_at_once_counts_once() {
     let shop = Shop::open(&[]).await;
     let client = shop.client();
@@ -174,7 +174,7 @@ async fn the_same_request_twenty_times_at_once_counts_once() {
     assert_eq!((log.orders.len(), log.wallets[&account]), (1, 7_000));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn who_pays_and_cancels_at_once_has_either_the_goods_or_the_money() {
     let shop = Shop::open(&[]).await;
     let client = shop.client();

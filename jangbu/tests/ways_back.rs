@@ -106,7 +106,7 @@ fn stated(member: &str, value: Value) -> Value {
     body
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn out_of_stock_on_line_2_of_3_releases_line_1_and_never_asks_for_line_3() {
     let scene = Scene::open(&[]).await;
     let client = scene.client().clone();
@@ -138,7 +138,7 @@ async fn out_of_stock_on_line_2_of_3_releases_line_1_and_never_asks_for_line_3()
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_price_that_is_not_the_product_s_cancels_the_order() {
     let scene = Scene::open(&[]).await;
     let order = scene
@@ -149,7 +149,7 @@ async fn a_price_that_is_not_the_product_s_cancels_the_order() {
     scene.comes_to_nothing(&order, "PRICE_MISMATCH", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_total_that_is_not_the_sum_cancels_the_order() {
     let scene = Scene::open(&[]).await;
     let order = scene
@@ -160,7 +160,7 @@ async fn a_total_that_is_not_the_sum_cancels_the_order() {
     scene.comes_to_nothing(&order, "PRICE_MISMATCH", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_price_that_rose_since_the_buyer_saw_it_cancels_the_order() {
     let scene = Scene::open(&[]).await;
     let client = scene.client().clone();
@@ -179,7 +179,7 @@ async fn a_price_that_rose_since_the_buyer_saw_it_cancels_the_order() {
     scene.comes_to_nothing(&order, "PRICE_MISMATCH", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_balance_that_is_too_small_cancels_the_order() {
     let scene = Scene::open(&[]).await;
     let order = scene
@@ -192,21 +192,21 @@ async fn a_balance_that_is_too_small_cancels_the_order() {
     scene.comes_to_nothing(&order, "INSUFFICIENT_BALANCE", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_declined_card_cancels_the_order() {
     let scene = Scene::open(&[]).await;
     let order = scene.card("declined").await;
     scene.comes_to_nothing(&order, "PAYMENT_DECLINED", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_card_without_enough_money_cancels_the_order() {
     let scene = Scene::open(&[]).await;
     let order = scene.card("insufficient").await;
     scene.comes_to_nothing(&order, "PAYMENT_DECLINED", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_card_that_is_declined_when_the_buyer_pays_later_cancels_the_order() {
     let scene = Scene::open(&[]).await;
     let order = scene.order(Pay::CardLater).await;
@@ -215,7 +215,7 @@ async fn a_card_that_is_declined_when_the_buyer_pays_later_cancels_the_order() {
     scene.comes_to_nothing(&order, "PAYMENT_DECLINED", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_amount_is_refused_and_the_order_goes_on_waiting_for_its_payment() {
     let scene = Scene::open(&[]).await;
     let order = scene.order(Pay::CardLater).await;
@@ -228,7 +228,7 @@ async fn a_wrong_amount_is_refused_and_the_order_goes_on_waiting_for_its_payment
     scene.ends_confirmed(&order).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_nobody_pays_in_time_expires() {
     let scene = Scene::open(&[("JANGBU_PAYMENT__DEADLINE", "2s")]).await;
     let order = scene.order(Pay::CardLater).await;
@@ -241,7 +241,7 @@ async fn an_order_that_nobody_pays_in_time_expires() {
     scene.comes_to_nothing(&order, "PAYMENT_EXPIRED", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_passes_while_the_shop_is_down_counts_when_it_is_up_again() {
     let mut scene = Scene::open(&[("JANGBU_PAYMENT__DEADLINE", "2s")]).await;
     let order = scene.order(Pay::CardLater).await;
@@ -249,7 +249,7 @@ async fn a_deadline_that_passes_while_the_shop_is_down_counts_when_it_is_up_agai
     scene.comes_to_nothing(&order, "PAYMENT_EXPIRED", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn goods_are_kept_for_an_order_only_for_a_while() {
     let scene = Scene::open(&[("JANGBU_RESERVATION__TTL", "2s")]).await;
     let order = scene.order(Pay::CardLater).await;
@@ -258,7 +258,7 @@ async fn goods_are_kept_for_an_order_only_for_a_while() {
     assert_eq!(log.stock_story(COFFEE, &order), ["inventory.reserved", "inventory.expired"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn goods_do_not_expire_while_the_provider_is_asked() {
     let scene = Scene::open(&[("JANGBU_RESERVATION__TTL", "1s")]).await;
     let order = scene.card("slow").await;
@@ -267,7 +267,7 @@ async fn goods_do_not_expire_while_the_provider_is_asked() {
     assert_eq!(log.stock_story(COFFEE, &order), ["inventory.reserved", "inventory.committed"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_waits_for_its_payment_can_be_cancelled() {
     let scene = Scene::open(&[]).await;
     let order = scene.order(Pay::CardLater).await;
@@ -282,7 +282,7 @@ async fn an_order_that_waits_for_its_payment_can_be_cancelled() {
     assert_eq!(log.times("order.cancellation_requested"), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_admin_can_cancel_an_order_that_waits_for_its_payment() {
     let scene = Scene::open(&[]).await;
     let order = scene.order(Pay::CardLater).await;
@@ -296,7 +296,7 @@ async fn an_admin_can_cancel_an_order_that_waits_for_its_payment() {
     scene.comes_to_nothing(&order, "CANCELLED_BY_SHOP", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancellation_while_the_provider_is_slow_waits_and_gives_the_money_back() {
     let scene = Scene::open(&[]).await;
     let order = scene.card("slow").await;
@@ -308,7 +308,7 @@ async fn a_cancellation_while_the_provider_is_slow_waits_and_gives_the_money_bac
         .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancellation_while_the_answer_is_lost_and_nothing_charged_takes_no_money() {
     let scene = Scene::open(&[("JANGBU_PAYMENT__TIMEOUT", "500ms")]).await;
     let order = scene.card("lost").await;
@@ -317,7 +317,7 @@ async fn a_cancellation_while_the_answer_is_lost_and_nothing_charged_takes_no_mo
     scene.comes_to_nothing(&order, "CANCELLED_BY_BUYER", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancellation_while_the_answer_about_a_charge_is_lost_gives_the_money_back() {
     let scene = Scene::open(&[("JANGBU_PAYMENT__TIMEOUT", "2s")]).await;
     let order = scene.card("lost_applied").await;
@@ -328,7 +328,7 @@ async fn a_cancellation_while_the_answer_about_a_charge_is_lost_gives_the_money_
         .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancellation_while_the_provider_fails_takes_no_money() {
     let scene = Scene::open(&[]).await;
     let order = scene.card("5xx").await;
@@ -337,7 +337,7 @@ async fn a_cancellation_while_the_provider_fails_takes_no_money() {
     scene.comes_to_nothing(&order, "CANCELLED_BY_BUYER", &[]).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn money_that_turns_up_after_the_end_is_given_back() {
     // The provider charges after 3 s; we ask after half a second, hear that nothing was charged, and end the order.
     let scene = Scene::open(&[("JANGBU_PAYMENT__TIMEOUT", "500ms")]).await;
@@ -357,7 +357,7 @@ async fn money_that_turns_up_after_the_end_is_given_back() {
         .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_lost_before_the_charge_is_asked_for_again_until_the_deadline() {
     let scene = Scene::open(&[("JANGBU_PAYMENT__TIMEOUT", "300ms"), ("JANGBU_PAYMENT__DEADLINE", "2s")]).await;
     let order = scene.card("lost").await;
@@ -365,7 +365,7 @@ async fn an_answer_lost_before_the_charge_is_asked_for_again_until_the_deadline(
     assert!(log.times("payment.requested") >= 2, "the same attempt was repeated");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_lost_after_the_charge_confirms_the_order_and_charges_once() {
     let scene = Scene::open(&[("JANGBU_PAYMENT__TIMEOUT", "500ms")]).await;
     let order = scene.card("lost_applied").await;
@@ -374,7 +374,7 @@ async fn an_answer_lost_after_the_charge_confirms_the_order_and_charges_once() {
     assert_eq!((log.times("payment.outcome_unknown"), log.times("payment.requested")), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_fails_twice_is_asked_again_and_charges_once() {
     let scene = Scene::open(&[]).await;
     let order = scene.card("5xx").await;
@@ -382,7 +382,7 @@ async fn a_provider_that_fails_twice_is_asked_again_and_charges_once() {
     assert_eq!(log.times("payment.requested"), 3);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_provider_is_waited_for() {
     let scene = Scene::open(&[]).await;
     let order = scene.card("slow").await;
@@ -390,7 +390,7 @@ async fn a_slow_provider_is_waited_for() {
     assert_eq!(log.times("payment.requested"), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shop_that_dies_between_the_charge_and_its_answer_confirms_the_order_and_charges_once() {
     let mut scene = Scene::open(&[]).await;
     let order = scene.card("lost_applied").await;
@@ -399,7 +399,7 @@ async fn a_shop_that_dies_between_the_charge_and_its_answer_confirms_the_order_a
     scene.ends_confirmed(&order).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_confirmed_order_cannot_be_cancelled_and_keeps_what_it_is() {
     let scene = Scene::open(&[]).await;
     let order = scene.card("ok").await;

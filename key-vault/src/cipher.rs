@@ -13,7 +13,7 @@ use uuid::Uuid;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::VaultError;
-use crate::files::Secret;
+use crate::place::Secret;
 
 const VERSION: &str = "v1.";
 pub(crate) const NONCE: usize = 24;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-/// Why the vault refuses. Each message is one line that names the file, and never shows a key or a text.
+/// Why the vault refuses. Each message is one line that names the place, and never shows a key or a text.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// The operating system refused.
@@ -18,19 +18,19 @@ pub enum VaultError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// A file is not what was written.
-    #[error("the key file {} is damaged: {reason}; restore it from a backup", path.display())]
+    /// A key is not what was kept.
+    #[error("{key} is damaged: {reason}; restore it from a backup")]
     Damaged {
-        /// The file.
-        path: PathBuf,
+        /// Which, and where.
+        key: String,
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A file of the vault is not there.
-    #[error("the key file {} is missing; restore it from a backup", path.display())]
+    /// A key of the vault, or the vault itself, is not there.
+    #[error("{key} is missing; restore it from a backup")]
     Missing {
-        /// The file.
-        path: PathBuf,
+        /// Which, and where.
+        key: String,
     },
     /// The directory belongs to something else.
     #[error("this is not a directory of keys: it holds {}", path.display())]
@@ -50,7 +50,29 @@ pub enum VaultError {
         /// The directory.
         path: PathBuf,
     },
-    /// The subject has no key to seal with.
+    /// Copied keys go only into a place that has none, or the same.
+    #[error("{place} holds other keys; name a place without any")]
+    Taken {
+        /// The place.
+        place: String,
+    },
+    /// The place where the keys are is out of reach, or busy. Later it may go.
+    #[error("the keys in {place} are out of reach: {reason}")]
+    Unavailable {
+        /// The place.
+        place: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The place where the keys are does not let us use them. An operator must step in.
+    #[error("the keys in {place} cannot be used: {reason}")]
+    Refused {
+        /// The place.
+        place: String,
+        /// Why.
+        reason: String,
+    },
+    /// The subject has no key to seal with: it never had one, or was erased.
     #[error("there is no key for the subject {subject}")]
     NoSubjectKey {
         /// The subject.

@@ -16,9 +16,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::error::VaultError;
-
-/// The 32 bytes of a key. Wiped from memory when dropped.
-pub(crate) type Secret = Zeroizing<[u8; 32]>;
+use crate::place::{KeyKind, Secret, check};
 
 /// A line longer than this is no key.
 const LONGEST_LINE: u64 = 256;
@@ -26,47 +24,21 @@ const LONGEST_LINE: u64 = 256;
 /// A file in `tmp` that is older than this belongs to a process that has ended.
 const LEFT_OVER: Duration = Duration::from_mins(1);
 
-/// What a key is for.
-#[derive(Clone, Copy)]
-pub(crate) enum Kind {
-    Index,
-    Fingerprint,
-    Token,
-    Subject(Uuid),
-}
-
-impl Kind {
-    fn head(self) -> String {
-        match self {
-            Self::Index => "jangbu-key 1 index - ".to_owned(),
-            Self::Fingerprint => "jangbu-key 1 fingerprint - ".to_owned(),
-            Self::Token => "jangbu-key 1 token - ".to_owned(),
-            Self::Subject(id) => format!("jangbu-key 1 subject {} ", id.hyphenated()),
-        }
-    }
-}
-
-pub(crate) fn new_secret() -> Result<Secret, VaultError> {
-    let mut secret = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut secret[..]).map_err(VaultError::NoRandomness)?;
-    Ok(secret)
-}
-
-/// The key in this file, made new when there is none. Durable when this returns, also when another process made it a moment ago.
-pub(crate) fn create(tmp: &Path, path: &Path, kind: Kind) -> Result<Secret, VaultError> {
+/// The key in this file, which is the proposed one when there was none. Durable when this returns, also when another process made it a
+/// moment ago.
+pub(crate) fn create(tmp: &Path, path: &Path, kind: KeyKind, proposed: &Secret) -> Result<Secret, VaultError> {
     if let Some(key) = read(path, kind)? {
         sync_dir(folder(path))?;
         return Ok(key);
     }
-    let key = new_secret()?;
-    if publish(tmp, path, line(kind, &key).as_bytes())? {
-        return Ok(key);
+    if publish(tmp, path, line(kind, proposed).as_bytes())? {
+        return Ok(proposed.clone());
     }
     read_existing(path, kind)
 }
 
 /// Puts a key in the place of the one in this file, durably.
-pub(crate) fn replace(tmp: &Path, path: &Path, kind: Kind, key: &Secret) -> Result<(), VaultError> {
+pub(crate) fn replace(tmp: &Path, path: &Path, kind: KeyKind, key: &Secret) -> Result<(), VaultError> {
     let draft = write_draft(tmp, line(kind, key).as_bytes())?;
     fs::rename(&draft, path).map_err(io_error("write", path))?;
     sync_dir(folder(path))
@@ -91,19 +63,18 @@ pub(crate) fn publish(tmp: &Path, path: &Path, content: &[u8]) -> Result<bool, V
 }
 
 /// Writes a key into a file that does not exist, not yet durably.
-pub(crate) fn write_new(path: &Path, kind: Kind, key: &Secret) -> Result<(), VaultError> {
+pub(crate) fn write_new(path: &Path, kind: KeyKind, key: &Secret) -> Result<(), VaultError> {
     open_new(path)
         .and_then(|mut file| file.write_all(line(kind, key).as_bytes()))
         .map_err(io_error("write", path))
 }
 
 /// The key in this file, or `None` when there is no file.
-pub(crate) fn read(path: &Path, kind: Kind) -> Result<Option<Secret>, VaultError> {
+pub(crate) fn read(path: &Path, kind: KeyKind) -> Result<Option<Secret>, VaultError> {
     match read_line(path) {
-        Ok(text) => parse(&text, kind).map(Some).map_err(|reason| VaultError::Damaged {
-            path: path.to_owned(),
-            reason,
-        }),
+        Ok(text) => parse(&text, kind)
+            .map(Some)
+            .map_err(|reason| VaultError::Damaged { key: shown(path), reason }),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(VaultError::Io {
             action: "read",
@@ -114,8 +85,13 @@ pub(crate) fn read(path: &Path, kind: Kind) -> Result<Option<Secret>, VaultError
 }
 
 /// The key in this file, which must be there.
-pub(crate) fn read_existing(path: &Path, kind: Kind) -> Result<Secret, VaultError> {
-    read(path, kind)?.ok_or_else(|| VaultError::Missing { path: path.to_owned() })
+pub(crate) fn read_existing(path: &Path, kind: KeyKind) -> Result<Secret, VaultError> {
+    read(path, kind)?.ok_or_else(|| VaultError::Missing { key: shown(path) })
+}
+
+/// How a file is named to an operator.
+pub(crate) fn shown(path: &Path) -> String {
+    format!("the key file {}", path.display())
 }
 
 /// The subject that a file is named after.
@@ -229,16 +205,14 @@ fn read_line(path: &Path) -> io::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-fn line(kind: Kind, key: &Secret) -> Zeroizing<String> {
-    let mut line = Zeroizing::new(String::with_capacity(160));
-    line.push_str(&kind.head());
-    URL_SAFE_NO_PAD.encode_string(&key[..], &mut line);
+fn line(kind: KeyKind, key: &Secret) -> Zeroizing<String> {
+    let mut line = kind.start(key);
     let check = check(&line);
     writeln!(line, " {check}").expect("writing to a string does not fail");
     line
 }
 
-fn parse(text: &str, kind: Kind) -> Result<Secret, &'static str> {
+fn parse(text: &str, kind: KeyKind) -> Result<Secret, &'static str> {
     let body = text.strip_suffix('\n').ok_or("it does not end where a key ends")?;
     let (start, found) = body.rsplit_once(' ').ok_or("it is not a key")?;
     if !start.starts_with("jangbu-key ") {
@@ -250,13 +224,9 @@ fn parse(text: &str, kind: Kind) -> Result<Secret, &'static str> {
     let printed = start.strip_prefix(&kind.head()).ok_or("it is a key for something else")?;
     let mut key = Zeroizing::new([0; 32]);
     match URL_SAFE_NO_PAD.decode_slice(printed, &mut key[..]) {
-        Ok(32) => Ok(key),
+        Ok(32) => Ok(Secret::from(key)),
         _ => Err("it has no key of 32 bytes"),
     }
-}
-
-fn check(text: &str) -> String {
-    URL_SAFE_NO_PAD.encode(&blake3::hash(text.as_bytes()).as_bytes()[..9])
 }
 
 fn folder(path: &Path) -> &Path {

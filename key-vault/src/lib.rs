@@ -1,61 +1,57 @@
 //! Keys: personal data sealed per subject, the blind index, and the token keys.
 //!
 //! A subject is a person whose data is sealed: an account. Whoever holds a sealed value and not the vault reads nothing, and when the
-//! subject's key is gone, nobody ever will. The vault is a directory that is kept and backed up apart from the log:
+//! subject's key is gone, nobody ever will. A vault keeps its keys in a [place](KeyPlace) apart from the log, backed up apart from it: a
+//! directory on one machine ([`KeyVault::open`]), a database where several nodes share them ([`KeyVault::open_in`]).
 //!
-//! ```text
-//! keys/format            what this directory is, written last when it is created
-//! keys/index             the key of the blind index
-//! keys/fingerprint       the key of the fingerprints
-//! keys/token-current     the Ed25519 key that signs access tokens
-//! keys/token-previous    the one before it, which still verifies
-//! keys/subjects/ab/ID    one key per subject; ab are the last two digits of the id
-//! keys/tmp/              files that are being written
-//! ```
+//! # Several nodes
+//! What one node makes, the others find. What one removes or rotates, the others see when they look, every [`LOOK_EVERY`] on a thread of
+//! the vault's own: an erased subject's key is in no node's memory for longer than that, or, while the place is out of reach, than
+//! [`KeyPlace::unchecked`] says; a node that could not look for so long uses no key from memory. A token that names a key that this node
+//! does not know makes it look at once ([`KeyVault::token_keys_for`]).
+//!
+//! A call that has to ask a shared place waits for the answer. On a thread of a multi-threaded tokio runtime the thread's other tasks go
+//! on meanwhile elsewhere; still, a task that asks for many keys belongs on a thread that may block.
 //!
 //! This crate never shows a key or a sealed text in a message, a log line or a `Debug` output.
 
+mod cache;
 mod cipher;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod directory;
 mod error;
 mod files;
+mod place;
 mod sown;
 mod tokens;
+mod watch;
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
-use lru::LruCache;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use sha2::Sha256;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 pub use crate::error::VaultError;
+pub use crate::place::{Changes, Gone, KeyKind, KeyPlace, Opening, Removal, Secret, Seen, ShopKeys, TokenSecrets};
 pub use crate::tokens::{TokenKey, TokenKeys};
+pub use crate::watch::LOOK_EVERY;
 
-use crate::files::{Kind, Secret};
+use crate::cache::Cache;
+use crate::directory::Directory;
 use crate::sown::Seed;
+use crate::watch::{Looks, Watcher, waiting};
 
-const FORMAT: &str = "format";
-const INDEX: &str = "index";
-const FINGERPRINT: &str = "fingerprint";
-const TOKEN_CURRENT: &str = "token-current";
-const TOKEN_PREVIOUS: &str = "token-previous";
-const SUBJECTS: &str = "subjects";
-const TMP: &str = "tmp";
-
-/// What the file `format` says in the version of the directory that this code writes.
-const FORMAT_LINE: &str = "jangbu-keys 1\n";
-
-/// The cache of subject keys: a lock per stripe, so that sealing for one person does not wait for another's file.
-const STRIPES: usize = 64;
-const KEYS_PER_STRIPE: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
+/// So many subjects are copied at a time.
+const PAGE: usize = 1000;
 
 /// The keys of one shop. Clones share one vault.
 #[derive(Clone)]
@@ -64,40 +60,53 @@ pub struct KeyVault {
 }
 
 struct Vault {
-    dir: PathBuf,
+    place: Box<dyn KeyPlace>,
+    /// How long a key may be used from memory without a look at what others changed; none when no other node removes keys.
+    unchecked: Option<Duration>,
     index: Hmac<Sha256>,
     fingerprint: Secret,
     tokens: RwLock<TokenKeys>,
-    subjects: Vec<Mutex<LruCache<Uuid, Secret>>>,
-    /// Where its keys and nonces come from; none when the operating system gives them.
-    seed: Option<Seed>,
+    subjects: Cache,
+    looks: Looks,
+    sown: Option<Sown>,
+    /// Ends with the vault.
+    watcher: OnceLock<Watcher>,
+}
+
+/// Where the keys and nonces of a sown vault come from, and where they go.
+struct Sown {
+    seed: Seed,
+    directory: Directory,
 }
 
 impl KeyVault {
     /// Opens the vault in this directory, and makes it when there is none. A vault that lacks a key or has a damaged one is refused: a
     /// new key in its place would make what the old one sealed or indexed unreadable without a word.
     pub fn open(dir: &Path) -> Result<Self, VaultError> {
-        files::create_dir(dir)?;
-        if !is_vault(dir)? {
-            create(dir)?;
-        }
-        Self::load(dir)
+        Self::open_in(Directory::at(dir), Opening::Make)
     }
 
     /// Opens the vault in this directory, and refuses when there is none.
     pub fn open_existing(dir: &Path) -> Result<Self, VaultError> {
-        if !dir.is_dir() || !is_vault(dir)? {
-            return Err(VaultError::Missing { path: dir.join(FORMAT) });
-        }
-        Self::load(dir)
+        Self::open_in(Directory::at(dir), Opening::Existing)
     }
 
     /// Opens the vault in this directory for one who only reads: nothing in it is made or removed.
     pub fn open_to_read(dir: &Path) -> Result<Self, VaultError> {
-        if !dir.is_dir() || !is_vault(dir)? {
-            return Err(VaultError::Missing { path: dir.join(FORMAT) });
+        Self::open_in(Directory::at(dir), Opening::Read)
+    }
+
+    /// Opens the vault in this place, which is refused as a directory would be, and follows what other nodes change there.
+    pub fn open_in(place: impl KeyPlace + 'static, how: Opening) -> Result<Self, VaultError> {
+        let keys = ask(&place, |place| place.open(how, &ShopKeys::random()?))?;
+        let vault = Self::of(Box::new(place), &keys, None);
+        if how != Opening::Read || vault.vault.unchecked.is_some() {
+            // Before any key is in memory: from now on every removal is seen.
+            vault.vault.look()?;
+            let watcher = watch::start(&vault.vault)?;
+            vault.vault.watcher.get_or_init(|| watcher);
         }
-        Self::read(dir, None)
+        Ok(vault)
     }
 
     /// Makes a vault in a directory that is new or empty, whose every key and nonce follows from the seed: the same seed and the same calls
@@ -105,88 +114,67 @@ impl KeyVault {
     ///
     /// Nothing in it is durable, and it is no vault for anybody else, before [`finish_sown`](Self::finish_sown).
     pub fn sow(dir: &Path, seed: &[u8; 32]) -> Result<Self, VaultError> {
-        files::create_dir(dir)?;
-        if !files::names(dir)?.is_empty() {
-            return Err(VaultError::NotEmpty { path: dir.to_owned() });
-        }
-        prepare_folders(dir)?;
         let seed = Seed::new(seed);
-        for (name, kind) in [(INDEX, Kind::Index), (FINGERPRINT, Kind::Fingerprint), (TOKEN_CURRENT, Kind::Token)] {
-            files::write_new(&dir.join(name), kind, &seed.key(name.as_bytes()))?;
-        }
-        Self::read(dir, Some(seed))
+        let keys = ShopKeys {
+            index: seed.key(b"index"),
+            fingerprint: seed.key(b"fingerprint"),
+            tokens: TokenSecrets {
+                current: seed.key(b"token-current"),
+                previous: None,
+            },
+        };
+        let directory = Directory::sow(dir, &keys)?;
+        Ok(Self::of(Box::new(directory.clone()), &keys, Some(Sown { seed, directory })))
     }
 
     /// Makes what was sown durable, and a vault like any other.
     pub fn finish_sown(&self) -> Result<(), VaultError> {
-        let dir = &self.vault.dir;
-        let mut folders = BTreeSet::new();
-        for file in subject_files(dir)? {
-            files::sync_file(&file)?;
-            folders.extend(file.parent().map(Path::to_owned));
+        match &self.vault.sown {
+            Some(sown) => sown.directory.finish(),
+            None => Ok(()),
         }
-        folders.iter().try_for_each(|folder| files::sync_dir(folder))?;
-        for name in [INDEX, FINGERPRINT, TOKEN_CURRENT] {
-            files::sync_file(&dir.join(name))?;
-        }
-        files::publish(&dir.join(TMP), &dir.join(FORMAT), FORMAT_LINE.as_bytes())?;
-        Ok(())
     }
 
-    fn load(dir: &Path) -> Result<Self, VaultError> {
-        // Before anything is made: a vault that lacks one of them is refused as it is.
-        files::read_existing(&dir.join(INDEX), Kind::Index)?;
-        files::read_existing(&dir.join(FINGERPRINT), Kind::Fingerprint)?;
-        prepare_folders(dir)?;
-        files::remove_leftovers(&dir.join(TMP))?;
-        // Without its token keys a shop only asks everyone to log in again, so removing them is the way to revoke all tokens.
-        files::create(&dir.join(TMP), &dir.join(TOKEN_CURRENT), Kind::Token)?;
-        Self::read(dir, None)
-    }
-
-    fn read(dir: &Path, seed: Option<Seed>) -> Result<Self, VaultError> {
-        let index = files::read_existing(&dir.join(INDEX), Kind::Index)?;
-        let fingerprint = files::read_existing(&dir.join(FINGERPRINT), Kind::Fingerprint)?;
-        let tokens = read_tokens(dir)?;
-        let stripes = (0..STRIPES).map(|_| Mutex::new(LruCache::new(KEYS_PER_STRIPE))).collect();
-        Ok(Self {
+    fn of(place: Box<dyn KeyPlace>, keys: &ShopKeys, sown: Option<Sown>) -> Self {
+        Self {
             vault: Arc::new(Vault {
-                dir: dir.to_owned(),
-                index: Hmac::new_from_slice(&index[..]).expect("HMAC takes a key of any length"),
-                fingerprint,
-                tokens: RwLock::new(tokens),
-                subjects: stripes,
-                seed,
+                unchecked: place.unchecked(),
+                place,
+                index: Hmac::new_from_slice(&keys.index[..]).expect("HMAC takes a key of any length"),
+                fingerprint: keys.fingerprint.clone(),
+                tokens: RwLock::new(TokenKeys::new(&keys.tokens)),
+                subjects: Cache::new(),
+                looks: Looks::new(),
+                sown,
+                watcher: OnceLock::new(),
             }),
-        })
+        }
     }
 
     /// Makes the subject's key unless there is one, and says whether it did. It is durable when this returns, so it can seal what is
-    /// recorded after that.
+    /// recorded after that. Where several nodes share the keys, a subject that was erased is refused.
     pub fn create_subject(&self, subject: Uuid) -> Result<bool, VaultError> {
-        let mut stripe = self.stripe(subject).lock();
-        if stripe.contains(&subject) {
+        let vault = &*self.vault;
+        // Where others remove keys too, memory does not prove that there is one.
+        if vault.unchecked.is_none() && vault.subjects.get(subject).is_ok() {
             return Ok(false);
         }
-        let file = self.subject_file(subject);
-        let made = !file.exists();
-        let key = match &self.vault.seed {
-            Some(seed) => {
-                let key = seed.key(subject.as_bytes());
-                files::write_new(&file, Kind::Subject(subject), &key)?;
-                key
-            }
-            None => files::create(&self.vault.dir.join(TMP), &file, Kind::Subject(subject))?,
+        let ticket = vault.subjects.ticket(subject);
+        let proposed = match &vault.sown {
+            Some(sown) => sown.seed.key(subject.as_bytes()),
+            None => Secret::random()?,
         };
-        stripe.put(subject, key);
+        let kept = vault.ask(|place| place.create_subject(subject, &proposed))?;
+        let made = kept == proposed;
+        vault.subjects.put(subject, kept, ticket);
         Ok(made)
     }
 
     /// Seals a text with the subject's key. The result is printable and differs each time.
     pub fn seal(&self, subject: Uuid, plain: &str) -> Result<String, VaultError> {
-        let key = self.subject_key(subject)?.ok_or(VaultError::NoSubjectKey { subject })?;
-        let nonce = match &self.vault.seed {
-            Some(seed) => seed.nonce(),
+        let key = self.vault.subject_key(subject)?.ok_or(VaultError::NoSubjectKey { subject })?;
+        let nonce = match &self.vault.sown {
+            Some(sown) => sown.seed.nonce(),
             None => cipher::new_nonce()?,
         };
         cipher::seal(&key, subject, nonce, plain)
@@ -194,18 +182,27 @@ impl KeyVault {
 
     /// The text that was sealed, or `None` when the subject has no key: it was erased, or never was.
     pub fn open_sealed(&self, subject: Uuid, sealed: &str) -> Result<Option<Zeroizing<String>>, VaultError> {
-        match self.subject_key(subject)? {
+        match self.vault.subject_key(subject)? {
             Some(key) => cipher::open(&key, subject, sealed).map(Some),
             None => Ok(None),
         }
     }
 
-    /// Erases the subject's key, and with it everything that it sealed, wherever a copy may be. Durable when this returns. Another process
-    /// that has the same directory open may keep the key in its memory until it ends.
+    /// Erases the subject's key, and with it everything that it sealed, wherever a copy may be. Durable when this returns. Other nodes
+    /// that share the keys forget it when they look next, and make no new one; another process that has the same directory open may keep
+    /// the key in its memory until it ends.
     pub fn erase_subject(&self, subject: Uuid) -> Result<(), VaultError> {
-        let mut stripe = self.stripe(subject).lock();
-        files::remove(&self.subject_file(subject))?;
-        stripe.pop(&subject);
+        self.remove_subject(subject, Removal::Erasure)
+    }
+
+    /// Removes the key of a subject that came to nothing: nothing that it sealed was recorded. It may have another key later.
+    pub fn discard_subject(&self, subject: Uuid) -> Result<(), VaultError> {
+        self.remove_subject(subject, Removal::Unused)
+    }
+
+    fn remove_subject(&self, subject: Uuid, why: Removal) -> Result<(), VaultError> {
+        self.vault.ask(|place| place.remove_subject(subject, why))?;
+        self.vault.subjects.forget(subject);
         Ok(())
     }
 
@@ -238,185 +235,171 @@ impl KeyVault {
         self.vault.tokens.read().clone()
     }
 
-    /// Signs with a new key from now on. Tokens of the key before it still verify, those of older keys do not.
+    /// The keys of access tokens, for a token that names this one. If it is unknown, another node may have rotated the keys a moment ago:
+    /// then this looks, a few times a second and no oftener, whatever names strangers invent. Where nodes share the keys it may wait a
+    /// second.
+    pub fn token_keys_for(&self, kid: &str) -> TokenKeys {
+        let keys = self.token_keys();
+        if keys.find(kid).is_some() || self.vault.sown.is_some() {
+            return keys;
+        }
+        self.vault.look_for(kid);
+        self.token_keys()
+    }
+
+    /// Whether tokens of this key are believed.
+    pub fn knows_token_key(&self, kid: &str) -> bool {
+        self.vault.tokens.read().find(kid).is_some()
+    }
+
+    /// Signs with a new key from now on. Tokens of the key before it still verify, those of older keys do not. Other nodes notice within
+    /// [`LOOK_EVERY`], or when they meet a token of the new key; several nodes that rotate at the same moment rotate once.
     pub fn rotate_token_keys(&self) -> Result<TokenKeys, VaultError> {
-        let mut tokens = self.vault.tokens.write();
-        let (dir, tmp) = (&self.vault.dir, self.vault.dir.join(TMP));
-        files::replace(&tmp, &dir.join(TOKEN_PREVIOUS), Kind::Token, tokens.current().secret())?;
-        files::replace(&tmp, &dir.join(TOKEN_CURRENT), Kind::Token, &files::new_secret()?)?;
-        *tokens = read_tokens(dir)?;
-        Ok(tokens.clone())
+        let next = Secret::random()?;
+        self.vault.rotate(&next)?;
+        Ok(self.token_keys())
     }
 
     /// Copies all keys into a directory that is new or empty, each verified on the way. Made while serving, the copy has every key that
     /// existed when it began: so copy the log first, and the keys after it.
     pub fn copy_to(&self, dir: &Path) -> Result<(), VaultError> {
-        // The two token keys of the copy belong together.
-        let _tokens = self.vault.tokens.read();
-        copy(&self.vault.dir, dir)
+        self.vault.ask(|place| copy(place, dir))
     }
 
     /// Makes a vault in `dir`, new or empty, from a copy.
     pub fn restore(from: &Path, dir: &Path) -> Result<Self, VaultError> {
-        copy(from, dir)?;
+        copy(&Directory::at(from), dir)?;
         Self::open_existing(dir)
     }
 
+    /// Makes a vault in a place that has no keys, from a copy in a directory. What was interrupted can be done again.
+    pub fn restore_in(from: &Path, place: impl KeyPlace + 'static) -> Result<Self, VaultError> {
+        let from = Directory::at(from);
+        ask(&place, |place| {
+            let keys = from.open(Opening::Read, &ShopKeys::random()?)?;
+            if place.open(Opening::Make, &keys)? != keys {
+                return Err(VaultError::Taken { place: place.to_string() });
+            }
+            let mut after = None;
+            loop {
+                let page = from.subjects(after, PAGE)?;
+                let Some((last, _)) = page.last() else { return Ok(()) };
+                after = Some(*last);
+                place.create_subjects(&page)?;
+            }
+        })?;
+        Self::open_in(place, Opening::Existing)
+    }
+}
+
+impl Vault {
     fn subject_key(&self, subject: Uuid) -> Result<Option<Secret>, VaultError> {
-        let mut stripe = self.stripe(subject).lock();
-        if let Some(key) = stripe.get(&subject) {
-            return Ok(Some(key.clone()));
-        }
-        // Read under the lock: an erasure meanwhile would otherwise leave the key in the cache.
-        let key = files::read(&self.subject_file(subject), Kind::Subject(subject))?;
+        let ticket = match self.subjects.get(subject) {
+            Ok(key) if self.may_remember() => return Ok(Some(key)),
+            Ok(_) => self.subjects.ticket(subject),
+            Err(ticket) => ticket,
+        };
+        let key = self.ask(|place| place.subject(subject))?;
         if let Some(key) = &key {
-            stripe.put(subject, key.clone());
+            self.subjects.put(subject, key.clone(), ticket);
         }
         Ok(key)
     }
 
-    fn stripe(&self, subject: Uuid) -> &Mutex<LruCache<Uuid, Secret>> {
-        &self.vault.subjects[usize::from(last_byte(subject)) % STRIPES]
+    /// Whether the last look at what others removed is young enough to use keys from memory.
+    fn may_remember(&self) -> bool {
+        self.unchecked.is_none_or(|bound| self.looks.age() < bound)
     }
 
-    fn subject_file(&self, subject: Uuid) -> PathBuf {
-        subject_file(&self.vault.dir, subject)
+    fn ask<T>(&self, question: impl FnOnce(&dyn KeyPlace) -> T) -> T {
+        ask(&*self.place, question)
     }
+
+    /// Takes in what others have changed.
+    fn look(&self) -> Result<(), VaultError> {
+        let mut looking = self.looks.turn();
+        self.look_in_turn(&mut looking)
+    }
+
+    /// The look that is taken every so often.
+    fn look_as_usual(&self) {
+        let mut looking = self.looks.turn();
+        let looked = self.look_in_turn(&mut looking);
+        looking.report(looked);
+    }
+
+    fn look_in_turn(&self, looking: &mut watch::Looking) -> Result<(), VaultError> {
+        let began = looking.begin();
+        let changes = self.ask(|place| place.changes(&mut looking.seen))?;
+        match changes.gone {
+            Gone::These(subjects) => subjects.into_iter().for_each(|subject| self.subjects.forget(subject)),
+            Gone::Many => self.subjects.forget_all(),
+        }
+        if let Some(tokens) = changes.tokens {
+            self.take(&tokens);
+        }
+        self.looks.done(began);
+        Ok(())
+    }
+
+    /// Looks because a token names an unknown key. Too many at a time are not looked for; nor are those that come a moment after
+    /// another, except where several nodes sign: there they wait for that moment to end.
+    fn look_for(&self, kid: &str) {
+        let arrived = Instant::now();
+        self.ask(|_| {
+            let Some(mut looking) = self.looks.turn_of_stranger() else {
+                return;
+            };
+            // Somebody else may have looked while this one waited.
+            if looking.was_since(arrived) || self.tokens.read().find(kid).is_some() {
+                return;
+            }
+            while let Some(moment) = looking.stranger_waits() {
+                if self.unchecked.is_none() {
+                    return;
+                }
+                thread::sleep(moment);
+            }
+            let looked = self.look_in_turn(&mut looking);
+            looking.report(looked);
+        });
+    }
+
+    fn rotate(&self, next: &Secret) -> Result<(), VaultError> {
+        self.ask(|place| {
+            // In turn with looks: one that began before would bring back what it saw then.
+            let _turn = self.looks.turn();
+            self.take(&place.rotate_tokens(next)?);
+            Ok(())
+        })
+    }
+
+    fn take(&self, tokens: &TokenSecrets) {
+        if !self.tokens.read().are(tokens) {
+            *self.tokens.write() = TokenKeys::new(tokens);
+        }
+    }
+}
+
+/// Asks a place. A directory answers at once, one that is shared may be far away.
+fn ask<T>(place: &dyn KeyPlace, question: impl FnOnce(&dyn KeyPlace) -> T) -> T {
+    if place.unchecked().is_some() {
+        waiting(|| question(place))
+    } else {
+        question(place)
+    }
+}
+
+/// Copies a vault, without making or removing anything in it.
+fn copy(from: &dyn KeyPlace, to: &Path) -> Result<(), VaultError> {
+    let keys = from.open(Opening::Read, &ShopKeys::random()?)?;
+    directory::write_copy(to, &keys, |after| from.subjects(after, PAGE))
 }
 
 impl fmt::Debug for KeyVault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyVault").field("dir", &self.vault.dir).finish_non_exhaustive()
+        f.debug_struct("KeyVault")
+            .field("place", &format_args!("{}", self.vault.place))
+            .finish_non_exhaustive()
     }
-}
-
-/// The last byte, because the first ones of a `UUIDv7` are the time.
-fn last_byte(subject: Uuid) -> u8 {
-    subject.as_bytes()[15]
-}
-
-fn subject_file(dir: &Path, subject: Uuid) -> PathBuf {
-    dir.join(SUBJECTS)
-        .join(format!("{:02x}", last_byte(subject)))
-        .join(subject.hyphenated().to_string())
-}
-
-/// Whether the directory says that it is a vault; another format is refused.
-fn is_vault(dir: &Path) -> Result<bool, VaultError> {
-    let path = dir.join(FORMAT);
-    match fs::read(&path) {
-        Ok(line) if line == FORMAT_LINE.as_bytes() => Ok(true),
-        Ok(_) => Err(VaultError::Damaged {
-            path,
-            reason: "it does not name a format that this version knows",
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(VaultError::Io {
-            action: "read",
-            path,
-            source,
-        }),
-    }
-}
-
-/// Makes the master keys of a new vault, or finishes what a crash interrupted.
-fn create(dir: &Path) -> Result<(), VaultError> {
-    refuse_foreign(dir)?;
-    prepare_folders(dir)?;
-    let tmp = dir.join(TMP);
-    files::create(&tmp, &dir.join(INDEX), Kind::Index)?;
-    files::create(&tmp, &dir.join(FINGERPRINT), Kind::Fingerprint)?;
-    files::create(&tmp, &dir.join(TOKEN_CURRENT), Kind::Token)?;
-    files::publish(&tmp, &dir.join(FORMAT), FORMAT_LINE.as_bytes())?;
-    Ok(())
-}
-
-/// A directory without a format may hold what an interrupted creation left, and nothing else: neither another program's files nor keys
-/// of subjects, which only an incomplete copy would have.
-fn refuse_foreign(dir: &Path) -> Result<(), VaultError> {
-    for name in files::names(dir)? {
-        if ![INDEX, FINGERPRINT, TOKEN_CURRENT, SUBJECTS, TMP].contains(&name.as_str()) {
-            return Err(VaultError::Foreign { path: dir.join(name) });
-        }
-    }
-    if let Some(subject) = subject_files(dir)?.into_iter().next() {
-        return Err(VaultError::Incomplete { path: subject });
-    }
-    Ok(())
-}
-
-/// All folders of the vault. They exist before any key, so that making a subject's key syncs one folder only.
-fn prepare_folders(dir: &Path) -> Result<(), VaultError> {
-    let subjects = dir.join(SUBJECTS);
-    files::make_dir(&dir.join(TMP))?;
-    files::make_dir(&subjects)?;
-    for byte in 0..=u8::MAX {
-        files::make_dir(&subjects.join(format!("{byte:02x}")))?;
-    }
-    files::sync_dir(&subjects)?;
-    files::sync_dir(dir)
-}
-
-fn read_tokens(dir: &Path) -> Result<TokenKeys, VaultError> {
-    let current = files::read_existing(&dir.join(TOKEN_CURRENT), Kind::Token)?;
-    // A crash between the two steps of a rotation leaves the same key twice: then there is no previous one.
-    let previous = files::read(&dir.join(TOKEN_PREVIOUS), Kind::Token)?.filter(|key| **key != *current);
-    Ok(TokenKeys::new(&current, previous.as_ref()))
-}
-
-/// The files of all subjects' keys, in order.
-fn subject_files(dir: &Path) -> Result<BTreeSet<PathBuf>, VaultError> {
-    let subjects = dir.join(SUBJECTS);
-    let mut found = BTreeSet::new();
-    if !subjects.is_dir() {
-        return Ok(found);
-    }
-    for folder in files::names(&subjects)? {
-        let folder = subjects.join(folder);
-        found.extend(files::names(&folder)?.into_iter().map(|name| folder.join(name)));
-    }
-    Ok(found)
-}
-
-/// Copies a vault: the subjects' keys first and the format last, so that an interrupted copy is not taken for a vault.
-fn copy(from: &Path, to: &Path) -> Result<(), VaultError> {
-    if !from.is_dir() || !is_vault(from)? {
-        return Err(VaultError::Missing { path: from.join(FORMAT) });
-    }
-    files::create_dir(to)?;
-    if !files::names(to)?.is_empty() {
-        return Err(VaultError::NotEmpty { path: to.to_owned() });
-    }
-    prepare_folders(to)?;
-    copy_subjects(from, to)?;
-    let tmp = to.join(TMP);
-    for (name, kind) in [(INDEX, Kind::Index), (FINGERPRINT, Kind::Fingerprint), (TOKEN_CURRENT, Kind::Token)] {
-        files::replace(&tmp, &to.join(name), kind, &files::read_existing(&from.join(name), kind)?)?;
-    }
-    if let Some(previous) = files::read(&from.join(TOKEN_PREVIOUS), Kind::Token)? {
-        files::replace(&tmp, &to.join(TOKEN_PREVIOUS), Kind::Token, &previous)?;
-    }
-    files::publish(&tmp, &to.join(FORMAT), FORMAT_LINE.as_bytes())?;
-    Ok(())
-}
-
-fn copy_subjects(from: &Path, to: &Path) -> Result<(), VaultError> {
-    let mut folders = BTreeSet::new();
-    let mut copies = Vec::new();
-    for file in subject_files(from)? {
-        let subject = files::subject_of(&file)?;
-        // Erased since the folder was listed.
-        let Some(key) = files::read(&file, Kind::Subject(subject))? else {
-            continue;
-        };
-        let copy = subject_file(to, subject);
-        folders.extend(copy.parent().map(Path::to_owned));
-        files::write_new(&copy, Kind::Subject(subject), &key)?;
-        copies.push(copy);
-    }
-    // Synced when all are written: the first barrier then carries most of them.
-    for copy in &copies {
-        files::sync_file(copy)?;
-    }
-    folders.iter().try_for_each(|folder| files::sync_dir(folder))
 }

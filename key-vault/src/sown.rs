@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
 use crate::cipher::NONCE;
-use crate::files::Secret;
+use crate::place::Secret;
 
 /// Where the keys and nonces of a sown vault come from.
 pub(crate) struct Seed {
@@ -17,7 +17,7 @@ pub(crate) struct Seed {
 impl Seed {
     pub(crate) fn new(seed: &[u8; 32]) -> Self {
         Self {
-            root: Zeroizing::new(*blake3::keyed_hash(seed, b"jangbu key vault").as_bytes()),
+            root: Zeroizing::new(*blake3::keyed_hash(seed, b"jangbu key vault").as_bytes()).into(),
             nonces: AtomicU64::new(0),
         }
     }
@@ -26,7 +26,7 @@ impl Seed {
     pub(crate) fn key(&self, name: &[u8]) -> Secret {
         let mut hasher = blake3::Hasher::new_keyed(&self.root);
         hasher.update(b"key").update(name);
-        Zeroizing::new(*hasher.finalize().as_bytes())
+        Zeroizing::new(*hasher.finalize().as_bytes()).into()
     }
 
     /// The next nonce.

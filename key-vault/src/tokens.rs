@@ -9,7 +9,7 @@ use ed25519_dalek::SigningKey;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::files::Secret;
+use crate::place::{Secret, TokenSecrets};
 
 /// What comes before the 32 bytes of a private key in PKCS#8 (RFC 8410), and before those of a public key in SPKI.
 const PKCS8_HEAD: [u8; 16] = [
@@ -25,11 +25,16 @@ pub struct TokenKeys {
 }
 
 impl TokenKeys {
-    pub(crate) fn new(current: &Secret, previous: Option<&Secret>) -> Self {
+    pub(crate) fn new(secrets: &TokenSecrets) -> Self {
         Self {
-            current: Arc::new(TokenKey::new(current)),
-            previous: previous.map(|key| Arc::new(TokenKey::new(key))),
+            current: Arc::new(TokenKey::new(&secrets.current)),
+            previous: secrets.previous.as_ref().map(|key| Arc::new(TokenKey::new(key))),
         }
+    }
+
+    /// Whether they are made of these.
+    pub(crate) fn are(&self, secrets: &TokenSecrets) -> bool {
+        self.current.secret == secrets.current && self.previous.as_ref().map(|key| &key.secret) == secrets.previous.as_ref()
     }
 
     /// The key that signs.
@@ -126,10 +131,6 @@ impl TokenKey {
     pub fn jwk(&self) -> serde_json::Value {
         serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": self.kid, "x": self.x })
     }
-
-    pub(crate) fn secret(&self) -> &Secret {
-        &self.secret
-    }
 }
 
 impl fmt::Debug for TokenKey {
@@ -155,7 +156,7 @@ mod tests {
             0x9d, 0x61, 0xb1, 0x9d, 0xef, 0xfd, 0x5a, 0x60, 0xba, 0x84, 0x4a, 0xf4, 0x92, 0xec, 0x2c, 0xc4, 0x44, 0x49, 0xc5, 0x69, 0x7b,
             0x32, 0x69, 0x19, 0x70, 0x3b, 0xac, 0x03, 0x1c, 0xae, 0x7f, 0x60,
         ];
-        let key = TokenKey::new(&Zeroizing::new(secret));
+        let key = TokenKey::new(&Zeroizing::new(secret).into());
         assert_eq!(key.x(), "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
         assert_eq!(key.kid(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     }

@@ -444,3 +444,44 @@ fn the_same_seed_and_the_same_calls_give_the_same_bytes() {
     assert_eq!(sown(1), sown(1));
     assert_ne!(sown(1).0, sown(2).0);
 }
+
+/// A vault of made-up people as it was written when the format was new, and what it sealed and indexed then.
+#[test]
+fn the_files_of_the_first_version_are_read_and_written_as_they_were() {
+    const SUBJECT: Uuid = Uuid::from_u128(0x972c_9d9f_8253_54ac_8556_84d3_762a_7356);
+    const FILES: [(&str, &str); 5] = [
+        ("format", "jangbu-keys 1\n"),
+        (
+            "index",
+            "jangbu-key 1 index - SukEwTQcTXdAY_PjTxhAV3sQ_NeVW_YhpRqFuSZugZI 7YMEm4e4cTdZ\n",
+        ),
+        (
+            "fingerprint",
+            "jangbu-key 1 fingerprint - EMyRUDjKNF0GKWhYl5qZAOLHeGhFZudC4UBisa5Mkwg gSK38juv2j5C\n",
+        ),
+        (
+            "token-current",
+            "jangbu-key 1 token - rNpFc208nBP2v5WJ7rKrmiqjFoNhTsuBHvKURQPHLYg wxYEM7NTWXs3\n",
+        ),
+        (
+            "subjects/56/972c9d9f-8253-54ac-8556-84d3762a7356",
+            "jangbu-key 1 subject 972c9d9f-8253-54ac-8556-84d3762a7356 8Kh-08jlwmd0s3TkJNFIcUP9ktA_R8LUH8xq29GCaQc YRgr7zvizZl0\n",
+        ),
+    ];
+    let dir = TempDir::new().expect("a directory");
+    fs::create_dir_all(dir.path().join("subjects/56")).expect("a folder");
+    for (name, content) in FILES {
+        fs::write(dir.path().join(name), content).expect("written");
+    }
+    let vault = KeyVault::open_existing(dir.path()).expect("the vault");
+    let sealed = "v1.Tx06vy1EuG-TWUoLztIUPVOJN_dOYh9N6Y7rrTkSAhKhYOIHgVQ1K7R8LzTgNRErGcexBZShyQny";
+    let email = opened(&vault, SUBJECT, sealed).expect("it has a key");
+    assert_eq!(vault.blind_index(&email).to_string(), "83223b82-9981-8539-b1c3-166c85ab0eeb");
+
+    let copy = dir.path().join("copy");
+    vault.copy_to(&copy).expect("copied");
+    for (name, content) in FILES {
+        assert_eq!(fs::read_to_string(copy.join(name)).expect("a file"), content, "{name}");
+    }
+    assert!(!copy.join("token-previous").exists());
+}

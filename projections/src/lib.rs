@@ -3,9 +3,12 @@
 //! A projection adds up; it decides nothing and calls nobody. Rows and checkpoint are saved together, so an event counts once.
 
 mod accounts;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod explain;
 mod fold;
 mod inventories;
+mod look;
 mod orders;
 mod payments;
 mod products;
@@ -20,6 +23,7 @@ pub use accounts::Accounts;
 pub use explain::{Audience, Explanation, explain};
 pub use fold::{Fold, FoldError};
 pub use inventories::Inventories;
+pub use look::{Difference, Field, LookError, ViewRow, ViewTable, ViewsLook, compare_rows, each_row};
 pub use orders::Orders;
 pub use payments::{FOUND_BY_AN_OPERATOR, MOST_ATTEMPTS, Payments};
 pub use products::Products;

@@ -132,6 +132,8 @@ impl Runner {
     /// # Errors
     /// The system gives no thread.
     pub fn start(store: Arc<dyn EventStore>, views: Box<dyn ViewsWriter>, settings: RunnerSettings) -> std::io::Result<RunnerHandle> {
+        metrics::counter!("jangbu_projection_stalls_total").increment(0);
+        metrics::counter!("jangbu_projection_tail_dropped_total").increment(0);
         let (tail, waiting) = tail(settings.tail_events);
         let (report, progress) = watch::channel(Progress::default());
         let work = Work {
@@ -468,6 +470,18 @@ impl Work {
     /// Says how far the views are.
     fn tell(&self) {
         let (shards, count) = (self.shards(), self.count);
+        for known in &shards {
+            gauge(
+                "jangbu_projection_behind_events",
+                known.shard,
+                known.head.saturating_sub(known.position),
+            );
+            gauge(
+                "jangbu_projection_stalled",
+                known.shard,
+                u64::from(self.stalls.contains_key(&known.shard)),
+            );
+        }
         self.report.send_if_modified(|progress| {
             let news = progress.shards != shards || progress.count != count;
             (progress.shards, progress.count) = (shards, count);
@@ -523,6 +537,9 @@ impl Work {
             let known = progress.shards.iter().map(|known| known.shard);
             progress.stalled = all.chain(known).collect::<BTreeSet<_>>().into_iter().collect();
             progress.state = state;
+            for shard in &progress.stalled {
+                gauge("jangbu_projection_stalled", *shard, 1);
+            }
         });
     }
 
@@ -662,6 +679,11 @@ fn unsaved(shard: u16, position: u64, error: &ViewsError) -> Trouble {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn gauge(name: &'static str, shard: u16, value: u64) {
+    metrics::gauge!(name, "shard" => shard.to_string()).set(value as f64);
+}
+
 /// How long after it was recorded an event counted, for each event.
 fn measure(events: &[&Recorded]) {
     let now = SystemTime::now()
@@ -676,8 +698,7 @@ fn measure(events: &[&Recorded]) {
     metrics::counter!("jangbu_projection_events_total").increment(events.len() as u64);
     for together in events.chunk_by(|one, next| one.shard == next.shard) {
         if let Some(last) = together.last() {
-            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-            metrics::gauge!("jangbu_projection_position", "shard" => last.shard.to_string()).set(last.position as f64);
+            gauge("jangbu_projection_position", last.shard, last.position);
         }
     }
 }

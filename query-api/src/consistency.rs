@@ -30,6 +30,9 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// All that there are.
+    pub(crate) const ALL: [Self; 4] = [Self::Reached, Self::TimedOut, Self::Stalled, Self::Suspended];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Reached => "REACHED",

@@ -75,7 +75,10 @@ impl From<ReadError> for Failed {
 impl From<VaultError> for Failed {
     fn from(error: VaultError) -> Self {
         tracing::error!(%error, "a sealed value cannot be opened");
-        Self::Internal
+        match error {
+            VaultError::Unavailable { .. } => Self::Unavailable,
+            _ => Self::Internal,
+        }
     }
 }
 

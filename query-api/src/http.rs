@@ -1,8 +1,11 @@
 //! GraphQL over HTTP: reads requests, answers them, and says no to what is none.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use async_graphql::{
@@ -96,6 +99,9 @@ struct Api {
 
 impl Api {
     fn new(settings: QueryApi) -> Self {
+        for outcome in consistency::Outcome::ALL {
+            metrics::counter!("jangbu_graphql_consistency_total", "outcome" => outcome.name()).increment(0);
+        }
         Self {
             schema: schema::schema(&settings.limits, settings.introspection),
             source: Source::new(Arc::clone(&settings.views), settings.vault.clone(), settings.limits.reads),
@@ -110,13 +116,27 @@ async fn graphql(State(api): State<Api>, request: Request) -> Response {
     let language = crate::language::preferred(request.headers());
     let trace = problem::trace_id(request.headers());
     let began = Instant::now();
-    let span = tracing::info_span!(
+    let method = if request.method() == Method::POST { "POST" } else { "GET" };
+    let span = tracing::debug_span!(
         "graphql",
+        otel.name = format!("{method} /graphql"),
+        otel.kind = "server",
+        http.request.method = method,
+        http.route = "/graphql",
+        http.response.status_code = tracing::field::Empty,
+        otel.status_code = tracing::field::Empty,
         %trace,
-        operation = tracing::field::Empty,
         outcome = tracing::field::Empty,
+        consistency = tracing::field::Empty,
         errors = tracing::field::Empty
     );
+    if let Some(parent) = request
+        .headers()
+        .get(trace_context::TRACEPARENT)
+        .and_then(|parent| parent.to_str().ok())
+    {
+        trace_context::continue_from(&span, parent);
+    }
     let answer = async {
         let _permit = api.requests.try_acquire().map_err(|_| Refused::Busy)?;
         tokio::time::timeout(api.settings.timeouts.request, answer(&api, request, language))
@@ -131,10 +151,30 @@ async fn graphql(State(api): State<Api>, request: Request) -> Response {
     span.record("outcome", outcome);
     metrics::counter!("jangbu_graphql_requests_total", "outcome" => outcome).increment(1);
     metrics::histogram!("jangbu_graphql_request_seconds").record(began.elapsed().as_secs_f64());
-    match answer {
+    let response = match answer {
         Ok((_, response)) => response,
         Err(refused) => refused.into_response(language, &trace),
+    };
+    count(method, response.status(), began.elapsed());
+    span.record("http.response.status_code", response.status().as_u16());
+    if response.status().is_server_error() {
+        span.record("otel.status_code", "ERROR");
     }
+    response
+}
+
+/// As the other API counts its calls.
+fn count(method: &'static str, status: StatusCode, took: Duration) {
+    let status = match status.as_u16() {
+        ..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        500.. => "5xx",
+    };
+    metrics::counter!("jangbu_http_requests_total", "api" => "query", "method" => method, "route" => "/graphql", "status" => status)
+        .increment(1);
+    metrics::histogram!("jangbu_http_request_duration_seconds", "api" => "query", "method" => method, "route" => "/graphql").record(took);
 }
 
 async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'static str, Response), Refused> {
@@ -144,7 +184,12 @@ async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'st
     let asked = Asked::read(request, api.settings.limits.body).await?;
 
     let document = limits::parse(&asked.query, &api.settings.limits, api.settings.introspection);
-    let consistency = consistency::reach(api.settings.progress.clone(), &wanted, api.settings.timeouts.consistency).await;
+    let waiting = Instant::now();
+    let consistency = consistency::reach(api.settings.progress.clone(), &wanted, api.settings.timeouts.consistency)
+        .instrument(tracing::debug_span!("reach"))
+        .await;
+    metrics::histogram!("jangbu_graphql_consistency_wait_seconds").record(waiting.elapsed());
+    tracing::Span::current().record("consistency", consistency.outcome.name());
     metrics::counter!("jangbu_graphql_consistency_total", "outcome" => consistency.outcome.name()).increment(1);
     let document = match document {
         Ok(document) => document,
@@ -163,7 +208,10 @@ async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'st
     question.operation_name = asked.operation_name;
     let shape = Shape::of(&document, question.operation_name.as_deref());
     question.set_parsed_query(document);
-    let answered = batches.run(api.schema.execute(question)).await;
+    let answered = batches
+        .run(api.schema.execute(question))
+        .instrument(tracing::debug_span!("resolve"))
+        .await;
     tracing::Span::current().record("errors", answered.errors.len());
     if !started.load(Ordering::Relaxed) {
         return Ok(("refused", form.refuse(answered.errors, &consistency)));

@@ -17,7 +17,7 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 usage or unreadable input, 2 verif
 const MOMENTS: &str = "Moments: 2026-01-05T10:00+09:00 (RFC 3339), 2026-01-05T10:00[Asia/Seoul], 2026-01-05 (its midnight in --tz), -2h (before now), \
                        pos:N or pos:S/N (that event; S/N where the log has several shards), v:N (the version of a stream, where one is named), start, end.";
 
-/// Reads the log of a shop: a data directory, also while the shop serves, or a copy of one. Changes nothing and calls nobody.
+/// Reads the log of a shop: a data directory or a database, also while the shop serves, or a copy. Changes nothing and calls nobody.
 #[derive(Debug, Parser)]
 #[command(
     name = "replay",
@@ -36,17 +36,38 @@ pub(crate) struct Arguments {
 /// Where the log is, and how what is in it is shown.
 #[derive(Debug, Args)]
 pub(crate) struct Source {
-    /// The data directory of a shop.
-    #[arg(long, global = true, help_heading = LOG, value_name = "DIR", default_value = "./data")]
-    pub(crate) data: PathBuf,
+    #[arg(
+        long,
+        global = true,
+        help_heading = LOG,
+        value_name = "DIR",
+        help = "The data directory of a shop [default: ./data]",
+        long_help = "The data directory of a shop [default: ./data].\n\nWithout --data and --store the shop's own settings say where everything is, \
+                     if they are in the environment: JANGBU_DATA, JANGBU_STORE, JANGBU_VIEWS and JANGBU_KEYS."
+    )]
+    pub(crate) data: Option<PathBuf>,
     #[arg(
         long,
         global = true,
         help_heading = LOG,
         value_name = "URL",
-        help = "The store, as JANGBU_STORE names it; this version reads sqlite, which is in the data directory"
+        help = "The log's database, postgres://USER:PASSWORD@HOST/DATABASE; a role that may only read is enough",
+        long_help = "The log's database, as JANGBU_STORE names it: postgres://USER:PASSWORD@HOST/DATABASE. A role that may only read is enough. \
+                     Everybody on this machine sees a command line, so leave the password to JANGBU_STORE. --data names the directory \
+                     that the shop has besides, with its keys. A log on EventStoreDB (esdb://...) is read from the index in that directory."
     )]
     pub(crate) store: Option<String>,
+    #[arg(
+        long,
+        global = true,
+        help_heading = LOG,
+        value_name = "URL|FILE",
+        num_args = 0..=1,
+        help = "The views: their database, or a file [default: those beside the log]; `verify` then has to compare them",
+    )]
+    // None: not said. Some(None): those that there are, and there have to be some.
+    #[allow(clippy::option_option, reason = "a flag that may have a value")]
+    pub(crate) views: Option<Option<String>>,
     #[arg(
         long,
         global = true,
@@ -66,10 +87,10 @@ pub(crate) struct Source {
         long,
         global = true,
         help_heading = LOG,
-        value_name = "DIR",
-        help = "The directory of the keys, for --reveal [default: keys in the data directory]"
+        value_name = "DIR|URL",
+        help = "The directory of the keys, or their database, for --reveal [default: keys in the data directory]"
     )]
-    pub(crate) keys: Option<PathBuf>,
+    pub(crate) keys: Option<String>,
     /// Says nothing on standard error but what went wrong.
     #[arg(short, long, global = true, help_heading = LOG)]
     pub(crate) quiet: bool,
@@ -144,7 +165,7 @@ pub(crate) enum Command {
     /// Folds the log into fresh views beside the live ones, and tells how fast that went and what came of it.
     #[command(after_help = format!("Examples:\n  replay rebuild --shadow --into ./shadow\n\n{MOMENTS}"))]
     Rebuild(RebuildArgs),
-    /// Compares two files of views row by row.
+    /// Compares views in two places row by row.
     #[command(
         after_help = "Examples:\n  replay rebuild --shadow --into ./again && replay compare live ./again\n\n\
                             Exit codes: 0 equal, 1 usage or unreadable input, 2 different, 3 not at the same position."
@@ -371,12 +392,12 @@ pub(crate) struct RebuildArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// The one: `live`, a views file, or a directory with one.
+    /// The one: `live`, a database, a views file, or a directory with one.
     #[arg(value_name = "A")]
-    pub(crate) one: PathBuf,
+    pub(crate) one: String,
     /// The other.
     #[arg(value_name = "B")]
-    pub(crate) other: PathBuf,
+    pub(crate) other: String,
     /// How many differences are shown; all are counted.
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) keep: usize,
@@ -400,21 +421,17 @@ pub(crate) struct ManArgs {
 }
 
 #[derive(Debug, Args)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct VerifyArgs {
     /// How it is printed.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
-    /// The views have to be compared: without them the exit code is 3.
-    #[arg(long, conflicts_with = "no_views")]
-    pub(crate) views: bool,
-    /// Leaves the views out, which takes most of the time.
-    #[arg(long)]
+    /// Leaves the views out, which takes most of the time. With --views instead they have to be compared, or the exit code is 3.
+    #[arg(long, conflicts_with = "views")]
     pub(crate) no_views: bool,
     /// The provider's ledger: a file of the simulator, or `none` [default: simulator.db of the data directory, if there is one].
     #[arg(long, value_name = "FILE|none")]
     pub(crate) ledger: Option<Ledger>,
-    /// Leaves out the look of the database itself at its file.
+    /// Leaves out the look of SQLite itself at its file.
     #[arg(long)]
     pub(crate) no_file: bool,
     /// Nothing is under way any more: every order has ended, and the provider's ledger and the log agree on each.

@@ -1,6 +1,7 @@
 //! Events, as they are recorded.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     io::{IsTerminal as _, stdout},
     ops::ControlFlow,
@@ -192,22 +193,35 @@ fn masked<'a>(
     progress: &Progress,
     shards: Shards,
 ) -> Result<Cell<'a>, Failure> {
-    if is_json(text) {
-        return mask.json(log, event.kind, event.id, text, buffer).map(Cell::Json);
+    match line_of(text) {
+        Some(Cow::Borrowed(json)) => mask.json(log, event.kind, event.id, json, buffer).map(Cell::Json),
+        Some(Cow::Owned(json)) => {
+            let mut masked = String::new();
+            let shown = mask.json(log, event.kind, event.id, &json, &mut masked)?;
+            shown.clone_into(buffer);
+            Ok(Cell::Json(buffer))
+        }
+        None => {
+            let place = LogPosition {
+                shard: event.shard,
+                position: event.position,
+            };
+            progress.error(format_args!("what the event at {} holds is no JSON", place.text(shards)));
+            Ok(Cell::Text(text))
+        }
     }
-    let place = LogPosition {
-        shard: event.shard,
-        position: event.position,
-    };
-    progress.error(format_args!("what the event at {} holds is no JSON", place.text(shards)));
-    Ok(Cell::Text(text))
 }
 
-/// Whether it is one object, on one line.
-fn is_json(text: &str) -> bool {
+/// JSON on one line. Other programs may have written it on several: within a string there are no breaks, so a blank stands for each.
+fn line_of(text: &str) -> Option<Cow<'_, str>> {
     // Without an early end, so that many bytes are looked at in one go.
     let breaks = text.bytes().filter(|byte| *byte < b' ').count();
-    text.starts_with('{') && breaks == 0 && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+    serde_json::from_str::<serde::de::IgnoredAny>(text).ok()?;
+    Some(if breaks == 0 {
+        text.into()
+    } else {
+        text.replace(|c| c < ' ', " ").into()
+    })
 }
 
 /// All that is about one order, which is little: read place by place, and put in order.

@@ -1,12 +1,9 @@
-//! Two files of views, row by row.
+//! Views in two places, row by row.
 
-use std::{
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use std::ops::ControlFlow;
 
 use event_store::LogPosition;
-use projections_sqlite::{Difference, FILE, Field, ViewRow, ViewTable, ViewsFile};
+use projections::{Difference, Field, ViewRow, ViewTable, ViewsLook, compare_rows};
 use serde_json::Value;
 
 use crate::{
@@ -16,6 +13,7 @@ use crate::{
     failure::{FAILED, Failure, OK},
     mask::Mask,
     output::{self, Cell, Column, Rows, count},
+    place::{Place, open_views, views_at},
     progress::Progress,
     source::Log,
     state::plain,
@@ -31,7 +29,8 @@ const COLUMNS: [Column; 5] = [
 
 pub(crate) fn run(source: &Source, arguments: &CompareArgs, progress: &Progress) -> Done {
     let (one, other) = (open(source, &arguments.one)?, open(source, &arguments.other)?);
-    if let Some(apart) = apart(&one, &other) {
+    let (one, other) = (one.as_ref(), other.as_ref());
+    if let Some(apart) = apart(one, other) {
         return Err(Failure::partial(apart));
     }
     // For what is sealed: an order's buyer is in the log. Views can be compared without it.
@@ -52,7 +51,7 @@ pub(crate) fn run(source: &Source, arguments: &CompareArgs, progress: &Progress)
     let mut compared = Ok(());
     for table in one.tables() {
         let mut ended = None;
-        let read = one.compare(&other, table, &mut |difference| {
+        let read = compare_rows(one, other, table, &mut |difference| {
             if progress.go_on().is_break() {
                 ended = Some(Failure::interrupted());
                 return ControlFlow::Break(());
@@ -86,15 +85,15 @@ pub(crate) fn run(source: &Source, arguments: &CompareArgs, progress: &Progress)
         rows.finish()?;
     }
     compared?;
-    for views in [&one, &other] {
+    for views in [one, other] {
         if !views.is_unchanged() {
             return Err(Failure::input(format_args!(
                 "{} was written while it was read; compare it again",
-                views.path().display()
+                views.place()
             )));
         }
     }
-    let at = positions(&one);
+    let at = positions(one);
     if different == 0 {
         progress.say(format_args!("equal: {} rows at {at}", count(looked_at)));
         return Ok(OK);
@@ -103,31 +102,26 @@ pub(crate) fn run(source: &Source, arguments: &CompareArgs, progress: &Progress)
     Ok(FAILED)
 }
 
-/// `live`, a file, or a directory with one.
-fn open(source: &Source, which: &Path) -> Result<ViewsFile, Failure> {
-    let path: PathBuf = if which == Path::new("live") {
-        source.directory()?.join(FILE)
-    } else if which.is_dir() {
-        which.join(FILE)
-    } else {
-        which.to_owned()
-    };
-    if !path.exists() {
+/// `live`, a database, a file, or a directory with one.
+fn open(source: &Source, which: &str) -> Result<Box<dyn ViewsLook>, Failure> {
+    let place = if which == "live" { source.views_place()? } else { views_at(which)? };
+    if let Place::Files(path) = &place
+        && !path.exists()
+    {
         return Err(Failure::input(format_args!(
-            "{} does not exist; name `live`, a file of views, or a directory with one",
-            path.display()
+            "{place} does not exist; name `live`, a database, a file of views, or a directory with one"
         )));
     }
-    ViewsFile::open(&path).map_err(Failure::input)
+    open_views(&place).map_err(Failure::input)
 }
 
 /// Why there is nothing to compare: they are of two logs, or of two moments.
-fn apart(one: &ViewsFile, other: &ViewsFile) -> Option<String> {
-    let (first, second) = (one.path().display(), other.path().display());
+fn apart(one: &dyn ViewsLook, other: &dyn ViewsLook) -> Option<String> {
+    let (first, second) = (one.place(), other.place());
     if one.log() != other.log() {
         return Some(format!("{first} and {second} are views of two different logs: nothing is compared"));
     }
-    let at = |views: &ViewsFile, shard: u16| {
+    let at = |views: &dyn ViewsLook, shard: u16| {
         let known = views.checkpoints().iter().find(|known| known.shard == shard);
         known.map_or(0, |known| known.position)
     };
@@ -168,7 +162,7 @@ fn apart(one: &ViewsFile, other: &ViewsFile) -> Option<String> {
     })
 }
 
-fn positions(views: &ViewsFile) -> String {
+fn positions(views: &dyn ViewsLook) -> String {
     let place = |known: &projections::Checkpoint| {
         LogPosition {
             shard: known.shard,

@@ -49,6 +49,11 @@ impl Failure {
         }
     }
 
+    /// What is said, for one who goes on without.
+    pub(crate) fn into_line(self) -> String {
+        self.line
+    }
+
     /// What is said.
     #[cfg(test)]
     pub(crate) fn line(&self) -> &str {

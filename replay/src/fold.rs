@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use aggregates::{CommerceEvent, Kind, OrderId, OrderNumber, PaymentId, State, TrackingId};
 use event_store::{EventRef, LogPosition, StreamId, TypePattern};
 use jiff::{ToSpan as _, civil::Date};
-use projections_sqlite::{FILE, ViewsFile};
+use projections::ViewsLook;
 use sagas::{Purchase, PurchaseEvent, purchase};
 use serde_json::Value;
 use uuid::Uuid;
@@ -14,6 +14,7 @@ use crate::{
     arguments::Source,
     failure::Failure,
     mask::Mask,
+    place::open_views,
     progress::Progress,
     source::{At, Log, Wanted},
     time::Moment,
@@ -383,11 +384,12 @@ fn first(
 }
 
 /// The views beside the log, if they are this log's: they have an index of what people know an order by.
-fn views(source: &Source, log: &Log, progress: &Progress) -> Option<ViewsFile> {
-    let views = ViewsFile::open(&log.directory().join(FILE));
-    let ours = |views: &ViewsFile| log.heads().first().is_some_and(|head| Some(head.log_id) == views.log());
+fn views(source: &Source, log: &Log, progress: &Progress) -> Option<Box<dyn ViewsLook>> {
+    let place = source.views_place().map_err(Failure::into_line);
+    let views = place.and_then(|place| open_views(&place));
+    let ours = |views: &dyn ViewsLook| log.heads().first().is_some_and(|head| Some(head.log_id) == views.log());
     match views {
-        Ok(views) if ours(&views) => {
+        Ok(views) if ours(views.as_ref()) => {
             if source.explain {
                 progress.say("asked the views, which have an index for it");
             }

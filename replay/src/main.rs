@@ -12,6 +12,7 @@ mod inventory;
 mod manual;
 mod mask;
 mod output;
+mod place;
 mod progress;
 mod rebuild;
 mod schema;

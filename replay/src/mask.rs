@@ -3,7 +3,7 @@
 //! Payloads and metadata are shown as they are recorded, but for these: a sealed text is shown as `⟨sealed⟩`, a key by its beginning. Whoever
 //! has the shop's keys and asks for it sees them; what was sealed for a person whose key is erased is `⟨shredded⟩` for ever.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::collections::HashMap;
 
 use event_store::StreamId;
 use key_vault::{KeyVault, VaultError};
@@ -11,7 +11,7 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::{arguments::Source, failure::Failure, source::Log};
+use crate::{arguments::Source, failure::Failure, place::Place, source::Log};
 
 const SEALED: &str = "⟨sealed⟩";
 const SHREDDED: &str = "⟨shredded⟩";
@@ -36,7 +36,7 @@ pub(crate) struct Mask {
 
 struct Reveal {
     vault: KeyVault,
-    directory: PathBuf,
+    place: Place,
     buyers: HashMap<Uuid, Option<Uuid>>,
     opened: u64,
     shredded: u64,
@@ -119,7 +119,7 @@ impl Mask {
         let reveal = self.reveal.as_ref().filter(|reveal| reveal.shredded > 0 && reveal.opened == 0)?;
         Some(format!(
             "{} has no key for any of the people in what was shown: they are erased, or these are the keys of another shop",
-            reveal.directory.display()
+            reveal.place
         ))
     }
 
@@ -144,7 +144,7 @@ impl Mask {
             Err(VaultError::NotAuthentic | VaultError::NotSealed) => Err(Failure::input(format_args!(
                 "the key of {subject} in {} does not open what is sealed in {kind}-{id}: these are not the keys of this shop, or the text was \
                  altered; name the right ones with --keys",
-                reveal.directory.display()
+                reveal.place
             ))),
             Err(error) => Err(Failure::input(error)),
         }
@@ -153,18 +153,10 @@ impl Mask {
 
 impl Reveal {
     fn open(source: &Source) -> Result<Self, Failure> {
-        let directory = match &source.keys {
-            Some(directory) => directory.clone(),
-            None => source.directory()?.join("keys"),
-        };
-        let vault = KeyVault::open_to_read(&directory).map_err(|error| {
-            Failure::input(format_args!(
-                "--reveal needs the shop's keys: {error}; name their directory with --keys"
-            ))
-        })?;
+        let (vault, place) = source.open_keys()?;
         Ok(Self {
             vault,
-            directory,
+            place,
             buyers: HashMap::new(),
             opened: 0,
             shredded: 0,

@@ -12,7 +12,7 @@ use std::{
 
 use aggregates::{CommerceEvent, Recorded, Timestamp};
 use event_store::EventRef;
-use projections::{Fold, FoldError, Move, ViewsWriter};
+use projections::{Fold, FoldError, Move, ViewTable, ViewsLook as _, ViewsWriter, each_row};
 use projections_sqlite::{FILE, SqliteViews, ViewsFile};
 use uuid::Uuid;
 
@@ -222,12 +222,12 @@ fn unfit(group: &[Recorded], error: FoldError) -> String {
 }
 
 /// How many rows a table has, and the BLAKE3 hash of all of them in the order of their keys.
-fn hashed(views: &ViewsFile, table: &projections_sqlite::ViewTable, progress: &Progress) -> Result<(u64, String), Failure> {
+fn hashed(views: &ViewsFile, table: &ViewTable, progress: &Progress) -> Result<(u64, String), Failure> {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = Vec::new();
     let mut rows = 0;
     let mut interrupted = false;
-    let read = views.each(table, &mut |row| {
+    let read = each_row(views, table, &mut |row| {
         bytes.clear();
         row.fields().iter().for_each(|field| field.bytes(&mut bytes));
         hasher.update(&bytes);

@@ -8,17 +8,17 @@ use std::{
     cmp::Reverse,
     collections::VecDeque,
     ops::ControlFlow,
-    path::{Path, PathBuf},
 };
 
-use event_store::{Event, EventRef, EventStore, Head, LogPosition, LogReader, Selection, Shards, StoreError, StreamId, TypePattern};
-use event_store_sqlite::{SqliteStore, Standing};
+use event_store::{Event, EventRef, Head, LogPosition, LogReader, Selection, Shards, StoreError, StreamId, TypePattern};
+use event_store_sqlite::Standing;
 use jiff::{Timestamp, tz::TimeZone};
 use uuid::Uuid;
 
 use crate::{
     arguments::{FilterArgs, Source},
     failure::Failure,
+    place::{Place, Store, standing_at},
     progress::Progress,
     time::{Clock, Moment, Settled},
 };
@@ -33,20 +33,6 @@ pub(crate) const PAGE: usize = 1_000;
 const MOST_TRIES: u32 = 20;
 
 impl Source {
-    /// The data directory.
-    pub(crate) fn directory(&self) -> Result<&PathBuf, Failure> {
-        match self.store.as_deref() {
-            None | Some("sqlite") => Ok(&self.data),
-            Some(other) => {
-                // What stands behind the scheme may hold a password.
-                let scheme = other.split(':').next().unwrap_or_default();
-                Err(Failure::input(format_args!(
-                    "this version reads no log on {scheme}; use --data with the data directory of a shop on sqlite"
-                )))
-            }
-        }
-    }
-
     /// Opens the log. Nothing is made, upgraded or locked.
     ///
     /// # Errors
@@ -63,10 +49,11 @@ impl Source {
 
 /// A log, as far as it went when it was opened.
 pub(crate) struct Log {
-    store: SqliteStore,
-    directory: PathBuf,
+    store: Store,
+    place: Place,
     reader: RefCell<Box<dyn LogReader>>,
-    standing: Cell<Standing>,
+    /// None where the log is not in a file.
+    standing: Cell<Option<Standing>>,
     shards: Shards,
     heads: Vec<Head>,
     zone: TimeZone,
@@ -161,43 +148,42 @@ impl Wanted {
 impl Log {
     /// Opens it as it is: beside a shop that serves, or as files that nobody changes. A shop may start or stop just then.
     fn open(source: &Source) -> Result<Self, Failure> {
+        let place = source.log_place()?;
         let mut tries = 0;
         loop {
-            let before = SqliteStore::standing_in(source.directory()?);
-            let opened = Self::open_as_it_is(source);
-            let moved = || match (&before, SqliteStore::standing_in(source.directory()?)) {
-                (Ok(before), Ok(after)) => Ok(after.is_stale(before)),
-                _ => Ok::<_, Failure>(false),
+            let before = standing_at(&place);
+            let opened = Self::open_as_it_is(source, &place);
+            let moved = || match (before, standing_at(&place)) {
+                (Some(before), Some(after)) => after.is_stale(&before),
+                _ => false,
             };
             tries += 1;
-            if opened.is_ok() || tries >= MOST_TRIES || !moved()? {
+            if opened.is_ok() || tries >= MOST_TRIES || !moved() {
                 return opened;
             }
         }
     }
 
-    fn open_as_it_is(source: &Source) -> Result<Self, Failure> {
-        let directory = source.directory()?;
-        let store = SqliteStore::open_to_look(directory)?;
+    fn open_as_it_is(source: &Source, place: &Place) -> Result<Self, Failure> {
+        let store = Store::open(place)?;
         let standing = store.standing()?;
         let reader = store.reader()?;
         let shards = reader.shard_count()?.unwrap_or(Shards::ONE);
         let mut heads = Vec::new();
         for shard in reader.shards()? {
             let Some(head) = reader.head(shard)? else { continue };
-            check_end(reader.as_ref(), &head, directory)?;
+            check_end(reader.as_ref(), &head, place)?;
             heads.push(head);
         }
         if let Some(stray) = heads.iter().find(|head| head.shard >= shards.count()) {
             return Err(Failure::input(format_args!(
-                "the log in {} is damaged: it has {shards} shards, and a shard {}; `replay verify` tells more",
-                directory.display(),
+                "the log in {place} is damaged: it has {shards} shards, and a shard {}; `replay verify` tells more",
                 stray.shard
             )));
         }
         Ok(Self {
             store,
-            directory: directory.clone(),
+            place: place.clone(),
             reader: RefCell::new(reader),
             standing: Cell::new(standing),
             shards,
@@ -216,9 +202,9 @@ impl Log {
         self.reader.borrow()
     }
 
-    /// The data directory.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
+    /// Where it is.
+    pub(crate) fn location(&self) -> &Place {
+        &self.place
     }
 
     /// How many shards it has.
@@ -283,8 +269,9 @@ impl Log {
     /// # Errors
     /// The file is another one now, or something of it was cut off.
     pub(crate) fn look(&self) -> Result<(), Failure> {
-        let before = self.standing.get();
-        let now = self.store.standing()?;
+        let (Some(before), Some(now)) = (self.standing.get(), self.store.standing()?) else {
+            return Ok(());
+        };
         if now.is_another(&before) {
             return Err(self.changed("was replaced by another file"));
         }
@@ -298,15 +285,22 @@ impl Log {
         } else if now.is_stale(&before) {
             return Ok(());
         }
-        self.standing.set(now);
+        self.standing.set(Some(now));
         Ok(())
     }
 
     fn changed(&self, how: &str) -> Failure {
         Failure::input(format_args!(
             "{} {how} while it was read; what was printed so far is of the file before, so start again",
-            self.store.path().display()
+            self.file()
         ))
+    }
+
+    fn file(&self) -> String {
+        match &self.store {
+            Store::Files(store) => store.path().display().to_string(),
+            Store::Database(_) => self.place.to_string(),
+        }
     }
 
     /// Why it could not be read: the file may have changed under the reader.
@@ -582,7 +576,9 @@ impl Log {
         };
         let read = match shards.as_slice() {
             [] => Ok(()),
-            [shard] if wanted.page.is_none() => self.each_of(wanted.selection(*shard), what, progress, visit),
+            [shard] if wanted.page.is_none() || (self.store.answers_by_page() && wanted.page == Some(PAGE)) => {
+                self.each_of(wanted.selection(*shard), what, progress, visit)
+            }
             _ => self.each_merged(wanted, &shards, what, progress, visit),
         };
         if self.explain {
@@ -883,7 +879,7 @@ impl Rest {
 }
 
 /// That the log ends where its head says, so that a log that was cut off is not taken for a short one.
-fn check_end(reader: &dyn LogReader, head: &Head, directory: &Path) -> Result<(), Failure> {
+fn check_end(reader: &dyn LogReader, head: &Head, place: &Place) -> Result<(), Failure> {
     let end = reader.events(head.shard, head.position.saturating_sub(1), 1)?;
     if end.first().map_or(0, |event| event.position) == head.position {
         return Ok(());
@@ -893,10 +889,8 @@ fn check_end(reader: &dyn LogReader, head: &Head, directory: &Path) -> Result<()
         return Ok(());
     }
     Err(Failure::input(format_args!(
-        "the log in {} is damaged: the events of shard {} do not end at {}, where its head is; `replay verify` tells more",
-        directory.display(),
-        head.shard,
-        head.position
+        "the log in {place} is damaged: the events of shard {} do not end at {}, where its head is; `replay verify` tells more",
+        head.shard, head.position
     )))
 }
 

@@ -18,6 +18,7 @@ use crate::{
     arguments::{Format, Source, StatsArgs},
     failure::{Failure, OK},
     output,
+    place::Place,
     progress::Progress,
     source::{Log, Wanted},
     time::shown,
@@ -92,7 +93,9 @@ pub(crate) fn run(source: &Source, arguments: &StatsArgs, progress: &Progress) -
     counting.read(&log, progress)?;
     progress.clear();
     let mut stats = counting.finish(&source.tz);
-    stats.bytes_on_disk = sizes(log.directory());
+    if let Place::Files(directory) = log.location() {
+        stats.bytes_on_disk = sizes(directory);
+    }
     print(&stats, arguments.output)?;
     Ok(OK)
 }

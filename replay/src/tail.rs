@@ -145,7 +145,7 @@ impl Tail {
         if self.id.is_some_and(|id| id != head.log_id) {
             return Err(Failure::partial(format_args!(
                 "{} is another log now ({}); what was printed so far is of the one before",
-                self.log.directory().display(),
+                self.log.location(),
                 head.log_id
             )));
         }
@@ -156,7 +156,7 @@ impl Tail {
             };
             return Err(Failure::partial(format_args!(
                 "{} is shorter than it was: it ends at {}; what was printed so far is of the log before",
-                self.log.directory().display(),
+                self.log.location(),
                 ends.text(self.log.shards())
             )));
         }

@@ -4,20 +4,23 @@ use std::{
     io::{BufWriter, Write, stdout},
     ops::ControlFlow,
     path::Path,
-    sync::Arc,
     time::Instant,
 };
 
 use event_store::{EventStore, StoreError};
-use event_store_sqlite::{SqliteStore, Standing};
+use event_store_sqlite::Standing;
 use serde::Serialize;
-use verify::{Counts, Finding, Invariant, LedgerError, Options, Place, Report, ViewsChecked, read_ledger, verify_log_with, verify_views};
+use verify::{
+    Counts, Finding, Invariant, LedgerError, Options, Place as Spot, Report, ViewsChecked, read_ledger, verify_log_with,
+    verify_stored_views,
+};
 
 use crate::{
     Done,
     arguments::{Format, Ledger, Source, VerifyArgs},
     failure::{FAILED, Failure, OK, PARTIAL},
     output,
+    place::{Place, Store, open_views},
     progress::Progress,
 };
 
@@ -33,6 +36,8 @@ struct Verdict {
     found: u64,
     invariants: Vec<Line>,
     findings: Vec<Finding>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remedies: Vec<&'static str>,
     counts: Counts,
     /// What was not looked at, and why.
     not_checked: Vec<String>,
@@ -60,24 +65,19 @@ struct Looked {
 
 pub(crate) fn run(source: &Source, arguments: &VerifyArgs, progress: &Progress) -> Done {
     let begun = Instant::now();
-    let directory = source.directory()?;
-    let log = SqliteStore::open_to_look(directory)?;
+    let place = source.log_place()?;
+    let log = Store::open(&place)?;
     let before = log.standing()?;
-    let store: Arc<dyn EventStore> = Arc::new(log.clone());
+    let store = log.shared();
     let mut looked = Looked::default();
-    let options = options(directory, store.as_ref(), arguments, &mut looked)?;
+    let options = options(source.directory().as_deref(), store.as_ref(), arguments, &mut looked)?;
     let mut report = match log_report(store.as_ref(), &options, progress)? {
         ControlFlow::Continue(report) => report,
         ControlFlow::Break(()) => return Err(Failure::interrupted()),
     };
-    if !arguments.no_file
-        && let Err(StoreError::Corrupt(what)) = log.check_file()
-    {
-        report.add(
-            Invariant::Chain,
-            Place::default(),
-            format!("SQLite does not find the file sound: {what}"),
-        );
+    looked.not_checked.extend(of_others(&report.counts));
+    if !arguments.no_file {
+        check_file(&log, &place, &mut report, &mut looked);
     }
     if progress.at("verify", report.counts.events, report.counts.events).is_break() {
         return Err(Failure::interrupted());
@@ -85,20 +85,24 @@ pub(crate) fn run(source: &Source, arguments: &VerifyArgs, progress: &Progress) 
     if arguments.no_views {
         looked.views = Some("views were left out".to_owned());
     } else {
-        let checked = verify_views(directory, &store, &mut report, &mut |done, of| progress.at("views", done, of))?;
+        let views = source.views_place()?;
+        let checked = match open_views(&views) {
+            Ok(views) => verify_stored_views(views.as_ref(), &store, &mut report, &mut |done, of| progress.at("views", done, of))?,
+            Err(why) => ViewsChecked::NotChecked(why),
+        };
         match checked {
             ViewsChecked::Compared { .. } => {}
             ViewsChecked::NotChecked(why) => {
-                looked.partial |= arguments.views;
+                looked.partial |= source.views.is_some();
                 looked.not_checked.push(format!("views: {why}"));
                 looked.views = Some(format!("snapshots only: {why}"));
             }
             ViewsChecked::Interrupted => return Err(Failure::interrupted()),
         }
     }
-    check_unchanged(&log, &before)?;
+    check_unchanged(&log, before.as_ref(), &place)?;
     progress.clear();
-    let verdict = verdict(directory, report, looked, begun);
+    let verdict = verdict(&place, report, looked, begun);
     print(&verdict, arguments.output)?;
     Ok(match (verdict.sound, verdict.partial) {
         (false, _) => FAILED,
@@ -107,20 +111,70 @@ pub(crate) fn run(source: &Source, arguments: &VerifyArgs, progress: &Progress) 
     })
 }
 
+/// What SQLite says of its own file.
+fn check_file(log: &Store, place: &Place, report: &mut Report, looked: &mut Looked) {
+    match log {
+        Store::Files(log) => {
+            if let Err(StoreError::Corrupt(what)) = log.check_file() {
+                report.add(
+                    Invariant::Chain,
+                    Spot::default(),
+                    format!("SQLite does not find the file sound: {what}"),
+                );
+            }
+        }
+        Store::Database(_) => looked
+            .not_checked
+            .push(format!("the files of {place}: pg_amcheck and pg_checksums look at those")),
+    }
+}
+
+/// What other programs wrote while no engine held the log: it is no damage, and little can be said of it.
+fn of_others(counts: &Counts) -> Vec<String> {
+    let by_kind = |known: bool| {
+        let kinds = counts.foreign.iter().filter(|(kind, _)| is_known(kind) == known);
+        let kinds: Vec<_> = kinds.map(|(kind, events)| format!("{kind} {}", output::count(*events))).collect();
+        kinds.join(", ")
+    };
+    let (known, unknown) = (by_kind(true), by_kind(false));
+    let mut lines = Vec::new();
+    if !unknown.is_empty() {
+        lines.push(format!(
+            "events of kinds that this version does not know, but for their place, version, id, time and hash: {unknown}"
+        ));
+    }
+    if !known.is_empty() {
+        lines.push(format!("who asked for events that no engine wrote, and what caused them: {known}"));
+    }
+    if counts.unchained > 0 {
+        lines.push(format!(
+            "{} events that another program wrote are not yet taken into the chain, so nothing says whether they are what was written; the \
+             next engine takes them",
+            output::count(counts.unchained)
+        ));
+    }
+    lines
+}
+
+fn is_known(kind: &str) -> bool {
+    kind == sagas::purchase::KIND || aggregates::Kind::named(kind).is_some()
+}
+
 /// A log that nobody wrote when it was opened was read as one that does not change. A shop that began meanwhile makes what was read a mixture.
-fn check_unchanged(log: &SqliteStore, before: &Standing) -> Result<(), Failure> {
-    let after = log.standing()?;
+fn check_unchanged(log: &Store, before: Option<&Standing>, place: &Place) -> Result<(), Failure> {
+    let (Some(before), Some(after)) = (before, log.standing()?) else {
+        return Ok(());
+    };
     if after.is_another(before) || after.is_shorter(before) || (after.is_stale(before) && !before.is_live()) {
         return Err(Failure::partial(format_args!(
-            "{} changed while it was read, so nothing is said of it; run it again",
-            log.path().display()
+            "the log in {place} changed while it was read, so nothing is said of it; run it again"
         )));
     }
     Ok(())
 }
 
 /// The ledger is read before the log, and the heads before the ledger: so each order can be compared that both know to its end.
-fn options(directory: &Path, store: &dyn EventStore, arguments: &VerifyArgs, looked: &mut Looked) -> Result<Options, Failure> {
+fn options(directory: Option<&Path>, store: &dyn EventStore, arguments: &VerifyArgs, looked: &mut Looked) -> Result<Options, Failure> {
     let mut options = Options {
         now: arguments.now.map(jiff::Timestamp::as_microsecond),
         grace: arguments.grace,
@@ -128,13 +182,19 @@ fn options(directory: &Path, store: &dyn EventStore, arguments: &VerifyArgs, loo
         keep: arguments.keep,
         ..Options::default()
     };
-    let (path, asked) = match &arguments.ledger {
-        Some(Ledger::None) => {
+    let (path, asked) = match (&arguments.ledger, directory) {
+        (Some(Ledger::None), _) => {
             looked.ledger = Some("the provider's ledger was left out".to_owned());
             return Ok(options);
         }
-        Some(Ledger::File(path)) => (path.clone(), true),
-        None => (directory.join("simulator.db"), false),
+        (Some(Ledger::File(path)), _) => (path.clone(), true),
+        (None, Some(directory)) => (directory.join("simulator.db"), false),
+        (None, None) => {
+            let why = "name the simulator's with --ledger, or the shop's data directory with --data";
+            looked.not_checked.push(format!("the provider's ledger: {why}"));
+            looked.ledger = Some("without the provider's ledger".to_owned());
+            return Ok(options);
+        }
     };
     if !arguments.settled {
         options.ledger_heads = heads(store)?;
@@ -178,7 +238,7 @@ fn log_report(store: &dyn EventStore, options: &Options, progress: &Progress) ->
             let mut report = Report::default();
             report.add(
                 Invariant::Chain,
-                Place::default(),
+                Spot::default(),
                 format!("the log cannot be read to its end: {what}"),
             );
             Ok(ControlFlow::Continue(report))
@@ -187,7 +247,7 @@ fn log_report(store: &dyn EventStore, options: &Options, progress: &Progress) ->
     }
 }
 
-fn verdict(directory: &Path, report: Report, looked: Looked, begun: Instant) -> Verdict {
+fn verdict(place: &Place, report: Report, looked: Looked, begun: Instant) -> Verdict {
     let line = |invariant: Invariant| {
         let found = report.found(invariant);
         let note = match invariant {
@@ -210,16 +270,32 @@ fn verdict(directory: &Path, report: Report, looked: Looked, begun: Instant) -> 
         }
     };
     Verdict {
-        data: directory.display().to_string(),
+        data: place.to_string(),
         sound: report.is_sound(),
         partial: looked.partial,
         seconds: (begun.elapsed().as_secs_f64() * 1_000.0).round() / 1_000.0,
         found: report.found,
         invariants: Invariant::ALL.into_iter().map(line).collect(),
+        remedies: remedies(&report),
         findings: report.findings,
         counts: report.counts,
         not_checked: looked.not_checked,
     }
+}
+
+/// What to do about it.
+fn remedies(report: &Report) -> Vec<&'static str> {
+    let has = |invariants: &[Invariant]| invariants.iter().any(|invariant| report.found(*invariant) > 0);
+    let mut remedies = Vec::new();
+    if has(&[Invariant::Chain, Invariant::Fencing]) {
+        remedies.push(
+            "the log is not what was written: stop the shop, restore a backup into another place and verify that; repair nothing by hand",
+        );
+    }
+    if report.found(Invariant::Views) == report.found && report.found > 0 {
+        remedies.push("the log holds: drop the views, and the next start fills them anew from it");
+    }
+    remedies
 }
 
 fn print(verdict: &Verdict, format: Format) -> Result<(), Failure> {
@@ -264,6 +340,9 @@ fn table(out: &mut dyn Write, verdict: &Verdict) -> std::io::Result<()> {
         if shown < verdict.found {
             writeln!(out, "... and {} more (--keep shows more)", output::count(verdict.found - shown))?;
         }
+    }
+    for remedy in &verdict.remedies {
+        writeln!(out, "remedy: {remedy}")?;
     }
     let counts = &verdict.counts;
     let figures = [
@@ -359,7 +438,7 @@ fn csv(out: &mut dyn Write, verdict: &Verdict) -> std::io::Result<()> {
         })
         .collect();
     rows.extend(verdict.findings.iter().map(|finding| {
-        let Place {
+        let Spot {
             shard,
             positions,
             stream,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aggregates::{AccountId, Currency, Money, ProductId};
-use projections::{Changed, InventoryView, Table as _, ViewsBatch, ViewsWriter as _, WalletView};
+use projections::{Changed, InventoryView, Table as _, ViewsBatch, ViewsLook as _, ViewsWriter as _, WalletView, each_row};
 use projections_sqlite::{SqliteViews, ViewsFile};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -132,12 +132,11 @@ fn alter(file: &Path) -> Uuid {
     let views = ViewsFile::open(file).expect("views");
     let wallets = views.tables().iter().find(|table| table.name() == "wallets_v1").expect("balances");
     let mut id = None;
-    views
-        .each(wallets, &mut |row| {
-            id = row.key().parse().ok();
-            ControlFlow::Break(())
-        })
-        .expect("read");
+    each_row(&views, wallets, &mut |row| {
+        id = row.key().parse().ok();
+        ControlFlow::Break(())
+    })
+    .expect("read");
     let id: Uuid = id.expect("a balance");
     drop(views);
     let (mut writer, _) = SqliteViews::open(file.parent().expect("its directory")).expect("views");

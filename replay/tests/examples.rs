@@ -47,6 +47,7 @@ fn shell(directory: &Path, line: &str) -> Output {
         .current_dir(directory)
         .env("PATH", first)
         .env_remove("JANGBU_TIME_ZONE")
+        .env_remove("JANGBU_STORE")
         .output()
         .expect("a shell")
 }

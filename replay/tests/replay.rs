@@ -239,7 +239,7 @@ fn help_has_examples_and_a_wrong_command_line_is_usage() {
         assert!(!said(&output).is_empty());
     }
     let password = replay(scratch.path(), &["--store", "postgres://me:secret@db/shop", "stats"]);
-    refused(&password, "no log on postgres");
+    refused(&password, "postgres://me@db:5432/shop");
     assert!(!said(&password).contains("secret"));
 }
 

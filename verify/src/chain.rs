@@ -2,13 +2,16 @@
 
 use std::collections::VecDeque;
 
-use event_store::{BatchHasher, Event, GENESIS, Hash, LogReader, StoreError};
+use event_store::{BatchHasher, Event, GENESIS, Hash, Head, LogReader, StoreError};
 use rustc_hash::FxHashMap;
+use serde::de::IgnoredAny;
 use uuid::Uuid;
 
 use crate::{
     Invariant, Place, Report,
     layout::{Log, Shard},
+    made::{EPOCH, Made},
+    origin::Origin,
     seen::Sights,
     shapes::{Advanced, Anything, Metadata, Seen},
 };
@@ -69,8 +72,13 @@ struct Current<'a> {
     began: u64,
     waiting: VecDeque<(u64, Hash, Hash, u64)>,
     open: Option<Open>,
-    /// No batch covers what comes now, and that was said.
-    uncovered: bool,
+    /// No batch covers what comes from here on.
+    uncovered: Option<u64>,
+    /// What comes from here on was not written by an engine.
+    foreign_from: Option<u64>,
+    /// The head's hash, and the end of the batch that has it.
+    head: Hash,
+    head_at: Option<u64>,
 }
 
 /// The batch whose events come now.
@@ -118,12 +126,15 @@ impl<'a> Chain<'a> {
             began: 0,
             waiting: VecDeque::new(),
             open: None,
-            uncovered: false,
+            uncovered: None,
+            foreign_from: None,
+            head: shard.head.hash,
+            head_at: (shard.head.hash == GENESIS).then_some(0),
         });
     }
 
     /// Looks at one event; returns its metadata, or none when its place or its JSON is wrong, so that nothing can be counted of it.
-    pub(crate) fn event<'e>(&mut self, event: &'e Event, report: &mut Report) -> Result<Option<Metadata<'e>>, StoreError> {
+    pub(crate) fn event<'e>(&mut self, event: &'e Event, origin: Origin, report: &mut Report) -> Result<Option<Metadata<'e>>, StoreError> {
         let Some(now) = &mut self.now else { return Ok(None) };
         if event.shard != now.shard || event.position < now.next {
             report.add(
@@ -138,6 +149,7 @@ impl<'a> Chain<'a> {
         }
         now.next = event.position + 1;
         now.advance_to(event.position, self.hashes, &mut self.epochs, report)?;
+        now.foreign_from = (origin != Origin::Engine).then(|| now.foreign_from.unwrap_or(event.position));
         if let Some(open) = &mut now.open
             && self.hashes
         {
@@ -158,7 +170,7 @@ impl<'a> Chain<'a> {
         self.id(event, epoch, report);
         self.version(event, report);
         self.sights.event(event, report);
-        self.contents(event, report)
+        self.contents(event, origin, report)
     }
 
     fn version(&mut self, event: &Event, report: &mut Report) {
@@ -222,11 +234,20 @@ impl<'a> Chain<'a> {
     }
 
     /// What every event holds, whatever it says.
-    fn contents<'e>(&mut self, event: &'e Event, report: &mut Report) -> Result<Option<Metadata<'e>>, StoreError> {
+    fn contents<'e>(&mut self, event: &'e Event, origin: Origin, report: &mut Report) -> Result<Option<Metadata<'e>>, StoreError> {
         let mut wrong = |what: String| {
             report.add(Invariant::Chain, Place::event(event), what);
         };
-        if event.event_version != VERSION {
+        if origin == Origin::Unknown {
+            if let Err(error) = serde_json::from_str::<IgnoredAny>(&event.payload) {
+                wrong(format!("the payload cannot be read: {error}"));
+            }
+            if let Err(error) = serde_json::from_str::<IgnoredAny>(&event.metadata) {
+                wrong(format!("the metadata cannot be read: {error}"));
+            }
+            return Ok(Some(Metadata::default()));
+        }
+        if event.event_version != VERSION && origin == Origin::Engine {
             wrong(format!("the event's version {:?} is unknown", event.event_version));
         }
         match type_of(&event.payload) {
@@ -246,6 +267,7 @@ impl<'a> Chain<'a> {
         };
         match metadata.correlation.as_deref().map(Uuid::try_parse) {
             Some(Ok(_)) => {}
+            None if origin == Origin::Foreign => {}
             _ => wrong("the correlation is missing".to_owned()),
         }
         match metadata.causation.as_deref() {
@@ -254,7 +276,9 @@ impl<'a> Chain<'a> {
                     wrong(format!("the cause comes before what it causes: {what}"));
                 }
             }
-            None if metadata.actor.is_none() => wrong("what nothing caused, somebody asked for: there is neither".to_owned()),
+            None if metadata.actor.is_none() && origin == Origin::Engine => {
+                wrong("what nothing caused, somebody asked for: there is neither".to_owned());
+            }
             None => {}
         }
         if event.stream.kind == "purchase" {
@@ -388,19 +412,16 @@ impl<'a> Chain<'a> {
         now.close(self.hashes, report);
         self.sights.end_of_shard(head.shard, report);
         let place = || Place::at(head.shard, now.began.max(1).min(head.position), head.position);
-        let (last, hash, epoch) = now.before;
-        if last != head.position {
-            report.add(
-                Invariant::Chain,
-                place(),
-                format!("the head is at {}, the last batch ends at {last}", head.position),
-            );
-        } else if hash != head.hash {
-            report.add(
-                Invariant::Chain,
-                place(),
-                "the hash chain: the head's hash is not that of the last batch",
-            );
+        let (last, _, epoch) = now.before;
+        // Nobody who writes through an engine leaves events in no batch: whoever wrote these did so while none held the log, and the next one
+        // takes them into the chain, perhaps since this began.
+        let chained = now
+            .head_at
+            .filter(|at| *at < head.position && now.foreign_from.is_some_and(|from| from <= at + 1));
+        if chained.is_some() {
+            report.counts.unchained += head.position - last;
+        } else {
+            now.check_head(head, place(), report);
         }
         if epoch > head.epoch {
             report.add(
@@ -445,9 +466,6 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// An id holds so much of its writer's epoch.
-const EPOCH: u64 = 0xfff;
-
 fn missing(shard: u16, first: u64, last: u64, report: &mut Report) {
     report.add(
         Invariant::Chain,
@@ -468,10 +486,7 @@ impl Current<'_> {
         while self.open.as_ref().is_none_or(|open| open.last < position) {
             self.close(hashes, report);
             let Some((last, previous, hash, epoch)) = self.next_batch(report)? else {
-                if !self.uncovered {
-                    self.uncovered = true;
-                    report.add(Invariant::Chain, Place::at(self.shard, position, self.to), "no batch holds these");
-                }
+                self.uncovered.get_or_insert(position);
                 return Ok(());
             };
             report.counts.batches += 1;
@@ -517,12 +532,37 @@ impl Current<'_> {
             );
         }
         self.before = (open.last, open.hash, open.epoch);
+        if open.hash == self.head {
+            self.head_at = Some(open.last);
+        }
         self.began = open.first;
+    }
+
+    /// That the last batch ends where the head is, and has its hash.
+    fn check_head(&self, head: &Head, place: Place, report: &mut Report) {
+        if let Some(first) = self.uncovered {
+            report.add(
+                Invariant::Chain,
+                Place::at(head.shard, first, head.position),
+                "no batch holds these",
+            );
+        }
+        let (last, hash, _) = self.before;
+        if last != head.position {
+            let what = format!("the head is at {}, the last batch ends at {last}", head.position);
+            report.add(Invariant::Chain, place, what);
+        } else if hash != head.hash {
+            report.add(
+                Invariant::Chain,
+                place,
+                "the hash chain: the head's hash is not that of the last batch",
+            );
+        }
     }
 
     fn next_batch(&mut self, report: &mut Report) -> Result<Option<(u64, Hash, Hash, u64)>, StoreError> {
         let after = self.before.0;
-        if self.waiting.is_empty() && !self.uncovered {
+        if self.waiting.is_empty() && self.uncovered.is_none() {
             match self.reader.batches(self.shard, after, PAGE) {
                 Ok(batches) => self.waiting.extend(batches),
                 Err(StoreError::Corrupt(_)) => self.one_by_one(after, report)?,
@@ -627,30 +667,6 @@ pub(crate) fn strays(reader: &dyn LogReader, report: &mut Report) -> Result<(), 
             Ok(())
         }
         Err(error) => Err(error),
-    }
-}
-
-/// What an id is made of: UUIDv8, 4 bytes of the log's id, the shard, 12 bits of the epoch, the position.
-struct Made {
-    log: [u8; 4],
-    shard: u16,
-    epoch: u64,
-    position: u64,
-}
-
-impl Made {
-    fn of(id: Uuid) -> Option<Self> {
-        let bytes = id.as_bytes();
-        if bytes[6] >> 4 != 8 || bytes[8] >> 6 != 0b10 {
-            return None;
-        }
-        let (high, low) = id.as_u64_pair();
-        Some(Self {
-            log: [bytes[0], bytes[1], bytes[2], bytes[3]],
-            shard: u16::from_be_bytes([bytes[4], bytes[5]]),
-            epoch: high & EPOCH,
-            position: low & (u64::MAX >> 2),
-        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use projections_sqlite::open_to_look;
+use sqlite_file::open_to_look;
 use uuid::Uuid;
 
 use crate::Ledger;

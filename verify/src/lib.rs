@@ -7,6 +7,8 @@ mod chain;
 mod layout;
 #[cfg(feature = "sqlite")]
 mod ledger;
+mod made;
+mod origin;
 mod pages;
 mod privacy;
 mod report;
@@ -24,11 +26,13 @@ use std::{collections::HashMap, ops::ControlFlow, time::Duration};
 use event_store::{LogReader, StoreError};
 use uuid::Uuid;
 
+use origin::Origin;
+
 #[cfg(feature = "sqlite")]
 pub use ledger::{LedgerError, read_ledger};
 pub use report::{Counts, Finding, Invariant, Place, Report};
 #[cfg(feature = "sqlite")]
-pub use views::{ViewsChecked, verify_views};
+pub use views::{ViewsChecked, verify_stored_views, verify_views};
 
 /// What the payment provider's own ledger says of one order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,12 +130,16 @@ pub fn verify_log_with(
             for event in &page {
                 report.counts.events += 1;
                 log.event(event, &mut report);
-                let Some(metadata) = chain.event(event, &mut report)? else {
+                let origin = origin::of(event, &mut report);
+                let Some(metadata) = chain.event(event, origin, &mut report)? else {
                     continue;
                 };
+                if origin == Origin::Unknown {
+                    continue;
+                }
                 requests.event(event, &metadata, &mut report);
                 privacy::event(event, &mut report);
-                shop.event(event, &mut report);
+                shop.event(event, origin, &mut report);
             }
             read += page.len() as u64;
             if progress(read, total).is_break() {

@@ -1,6 +1,6 @@
 //! What was found, and what was counted on the way.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use event_store::Event;
 use serde::Serialize;
@@ -227,6 +227,12 @@ pub struct Counts {
     pub owed: u64,
     /// Timers that are set.
     pub timers: u64,
+    /// Events that another program wrote, which no engine's id names, by their streams' kind: of kinds that this version does not know no more
+    /// than place, version, id, time and hash was checked.
+    pub foreign: BTreeMap<String, u64>,
+    /// Events behind the last batch that another program wrote while no engine held the log: they are not yet taken into the chain, so nothing
+    /// says whether they are what was written.
+    pub unchained: u64,
     /// Orders in the provider's ledger; none when it was not compared.
     pub ledger: Option<u64>,
 }

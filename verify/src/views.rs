@@ -1,14 +1,13 @@
 //! Views equal the fold: they are filled anew beside, up to the same checkpoint, and compared row by row.
 
-use std::{cmp::Ordering, collections::HashMap, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use event_store::{
     Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, Parked, RecordKey, Shards, StoreError, StreamId, StreamRead,
     StreamSlice, Unfinished,
 };
-use projections::{Runner, RunnerSettings, RunnerState};
-use projections_sqlite::{FILE, SqliteViews, open_to_look};
-use rusqlite::{Connection, Rows, types::Value};
+use projections::{Checkpoint, Difference, Runner, RunnerSettings, RunnerState, ViewTable, ViewsLook, compare_rows};
+use projections_sqlite::{FILE, SqliteViews, ViewsFile};
 use uuid::Uuid;
 
 use crate::{Invariant, Place, Report};
@@ -49,42 +48,44 @@ pub fn verify_views(
     if !path.exists() {
         return Ok(ViewsChecked::NotChecked(format!("{} does not exist", path.display())));
     }
-    let views = match Kept::open(&path) {
-        Ok(views) => views,
-        Err(reason) => return Ok(ViewsChecked::NotChecked(format!("{} {reason}", path.display()))),
-    };
+    match ViewsFile::open(&path) {
+        Ok(views) => verify_stored_views(&views, store, report, progress),
+        Err(error) => Ok(ViewsChecked::NotChecked(error.to_string())),
+    }
+}
+
+/// The same for views wherever they are.
+///
+/// # Errors
+/// The log cannot be read just now.
+pub fn verify_stored_views(
+    views: &dyn ViewsLook,
+    store: &Arc<dyn EventStore>,
+    report: &mut Report,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<ViewsChecked, StoreError> {
     let reader = store.reader()?;
     let mut heads = Vec::new();
     for shard in reader.shards()? {
         heads.extend(reader.head(shard)?);
     }
-    if !views.belong(&heads, report) {
-        return Ok(ViewsChecked::Compared {
-            checkpoints: views.checkpoints,
-            rows: 0,
-        });
+    let checkpoints: Vec<_> = views.checkpoints().iter().map(|known| (known.shard, known.position)).collect();
+    if !belong(views, &heads, report) {
+        return Ok(ViewsChecked::Compared { checkpoints, rows: 0 });
     }
     let scratch = match tempfile::tempdir() {
         Ok(scratch) => scratch,
         Err(error) => return Ok(ViewsChecked::NotChecked(format!("there is no room to fill views anew: {error}"))),
     };
-    match fill(scratch.path(), store, &views.checkpoints, report, progress) {
+    match fill(scratch.path(), store, &checkpoints, report, progress) {
         Ok(ControlFlow::Continue(true)) => {}
-        Ok(ControlFlow::Continue(false)) => {
-            return Ok(ViewsChecked::Compared {
-                checkpoints: views.checkpoints,
-                rows: 0,
-            });
-        }
+        Ok(ControlFlow::Continue(false)) => return Ok(ViewsChecked::Compared { checkpoints, rows: 0 }),
         Ok(ControlFlow::Break(())) => return Ok(ViewsChecked::Interrupted),
         Err(reason) => return Ok(ViewsChecked::NotChecked(reason)),
     }
-    match views.compare(scratch.path(), report) {
-        Ok(rows) => Ok(ViewsChecked::Compared {
-            checkpoints: views.checkpoints,
-            rows,
-        }),
-        Err(error) => Ok(ViewsChecked::NotChecked(format!("{} cannot be compared: {error}", path.display()))),
+    match compare(views, scratch.path(), report) {
+        Ok(rows) => Ok(ViewsChecked::Compared { checkpoints, rows }),
+        Err(error) => Ok(ViewsChecked::NotChecked(format!("{} cannot be compared: {error}", views.place()))),
     }
 }
 
@@ -133,178 +134,75 @@ fn fill(
     filled
 }
 
-/// The views as they stand at one moment: a transaction that reads is open until this is dropped.
-struct Kept {
-    connection: Connection,
-    log: Option<Uuid>,
-    checkpoints: Vec<(u16, u64)>,
+/// Whether they are of this log and not ahead of it.
+fn belong(views: &dyn ViewsLook, heads: &[Head], report: &mut Report) -> bool {
+    let found = report.found;
+    if let Some(log) = views.log().filter(|log| heads.iter().any(|head| head.log_id != *log)) {
+        report.add(Invariant::Views, Place::default(), format!("the views are of another log, {log}"));
+    }
+    for Checkpoint { shard, position, .. } in views.checkpoints() {
+        let head = heads.iter().find(|head| head.shard == *shard).map_or(0, |head| head.position);
+        if *position > head {
+            report.add(
+                Invariant::Views,
+                Place::at(*shard, head, *position),
+                format!("the views count up to {position}, and the log ends at {head}"),
+            );
+        }
+    }
+    report.found == found
 }
 
-impl Kept {
-    fn open(path: &Path) -> Result<Self, String> {
-        let read = || -> rusqlite::Result<(Self, String)> {
-            let connection = open_to_look(path)?;
-            connection.execute_batch("BEGIN")?;
-            let (names, log): (String, Option<Vec<u8>>) =
-                connection.query_row("SELECT names, log FROM views", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let checkpoints = connection
-                .prepare("SELECT shard, position FROM checkpoints ORDER BY shard")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect::<Result<_, _>>()?;
-            let log = log.and_then(|log| Uuid::from_slice(&log).ok());
-            Ok((
-                Self {
-                    connection,
-                    log,
-                    checkpoints,
-                },
-                names,
-            ))
-        };
-        let (kept, names) = read().map_err(|error| format!("cannot be read as views: {error}"))?;
-        if names == projections::NAMES.join(" ") {
-            Ok(kept)
-        } else {
-            Err("holds the views of another version".to_owned())
-        }
-    }
-
-    /// Whether they are of this log and not ahead of it.
-    fn belong(&self, heads: &[Head], report: &mut Report) -> bool {
-        let found = report.found;
-        if let Some(log) = self.log.filter(|log| heads.iter().any(|head| head.log_id != *log)) {
-            report.add(Invariant::Views, Place::default(), format!("the views are of another log, {log}"));
-        }
-        for (shard, position) in &self.checkpoints {
-            let head = heads.iter().find(|head| head.shard == *shard).map_or(0, |head| head.position);
-            if *position > head {
-                report.add(
-                    Invariant::Views,
-                    Place::at(*shard, head, *position),
-                    format!("the views count up to {position}, and the log ends at {head}"),
-                );
+/// Compares every row of every table with those filled anew; returns how many there are.
+fn compare(views: &dyn ViewsLook, directory: &Path, report: &mut Report) -> Result<u64, String> {
+    let anew = ViewsFile::open(&directory.join(FILE)).map_err(|error| error.to_string())?;
+    // Whose views they are was looked at before; those of a shop that has just begun do not know their log yet.
+    let mut rows = compare_checkpoints(views.checkpoints(), anew.checkpoints(), report);
+    for table in anew.tables() {
+        let read = compare_rows(views, &anew, table, &mut |difference| {
+            if let Some(difference) = difference {
+                differ(table, &difference, report);
             }
-        }
-        report.found == found
+            ControlFlow::Continue(())
+        });
+        rows += read.map_err(|error| error.to_string())?;
     }
-
-    /// Compares every row of every table with those filled anew; returns how many there are.
-    fn compare(&self, directory: &Path, report: &mut Report) -> rusqlite::Result<u64> {
-        let anew = open_to_look(&directory.join(FILE))?;
-        // Whose views they are was looked at before; those of a shop that has just begun do not know their log yet.
-        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'views' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
-                      ORDER BY name";
-        let mut rows = 0;
-        for table in names(&anew, tables)? {
-            rows += self.compare_table(&anew, &table, report)?;
-        }
-        Ok(rows)
-    }
-
-    fn compare_table(&self, anew: &Connection, table: &str, report: &mut Report) -> rusqlite::Result<u64> {
-        let columns = names(
-            anew,
-            &format!("SELECT name FROM pragma_table_info('{table}') WHERE name <> 'row' ORDER BY cid"),
-        )?;
-        let mut key = names(
-            anew,
-            &format!("SELECT name FROM pragma_table_info('{table}') WHERE pk > 0 AND name <> 'row' ORDER BY pk"),
-        )?;
-        if key.is_empty() {
-            key.push("id".to_owned());
-        }
-        let sql = format!(
-            "SELECT {}, {} FROM {table} ORDER BY {}",
-            key.join(", "),
-            columns.join(", "),
-            key.join(", ")
-        );
-        let (mut kept, mut new) = (self.connection.prepare(&sql)?, anew.prepare(&sql)?);
-        let (mut kept, mut new) = (kept.query([])?, new.query([])?);
-        let width = key.len();
-        let next = |rows: &mut Rows<'_>| read_row(rows, width + columns.len());
-        let (mut one, mut other) = (next(&mut kept)?, next(&mut new)?);
-        let mut rows = 0;
-        while one.is_some() || other.is_some() {
-            let order = match (&one, &other) {
-                (Some(one), Some(other)) => compare_keys(&one[..width], &other[..width]),
-                (Some(_), None) => Ordering::Less,
-                _ => Ordering::Greater,
-            };
-            let row = if order == Ordering::Greater { &other } else { &one };
-            let key = row.as_deref().map(|row| row[..width].to_vec()).unwrap_or_default();
-            match order {
-                Ordering::Less => differ(table, &key, "is in the views, and not by the fold of the log", report),
-                Ordering::Greater => differ(table, &key, "is missing in the views", report),
-                Ordering::Equal if one != other => {
-                    let wrong: Vec<_> = columns
-                        .iter()
-                        .enumerate()
-                        .filter(|(at, _)| one.as_ref().map(|row| &row[width + at]) != other.as_ref().map(|row| &row[width + at]))
-                        .map(|(_, name)| name.as_str())
-                        .collect();
-                    differ(table, &key, &format!("is not the fold of the log in {}", wrong.join(", ")), report);
-                }
-                Ordering::Equal => {}
-            }
-            if order != Ordering::Greater {
-                one = next(&mut kept)?;
-            }
-            if order != Ordering::Less {
-                other = next(&mut new)?;
-            }
-            rows += 1;
-        }
-        Ok(rows)
-    }
+    Ok(rows)
 }
 
-fn differ(table: &str, key: &[Value], what: &str, report: &mut Report) {
-    let ids: Vec<_> = key
-        .iter()
-        .map(|value| match value {
-            Value::Blob(bytes) => Uuid::from_slice(bytes).map_or_else(|_| "?".to_owned(), |id| id.to_string()),
-            Value::Integer(number) => number.to_string(),
-            Value::Text(text) => text.clone(),
-            Value::Null | Value::Real(_) => "?".to_owned(),
-        })
-        .collect();
-    let order = match key {
-        [Value::Blob(id)] if table.starts_with("orders") => Uuid::from_slice(id).ok(),
+fn compare_checkpoints(kept: &[Checkpoint], anew: &[Checkpoint], report: &mut Report) -> u64 {
+    for new in anew {
+        let one = kept.iter().find(|one| one.shard == new.shard);
+        if one.is_some_and(|one| one.recorded_at != new.recorded_at) {
+            let what = format!("the row {} of checkpoints is not the fold of the log in recorded_at", new.shard);
+            report.add(Invariant::Views, Place::default(), what);
+        }
+    }
+    kept.len() as u64
+}
+
+fn differ(table: &ViewTable, difference: &Difference, report: &mut Report) {
+    let (row, what) = match difference {
+        Difference::OnlyInOne(row) => (row, "is in the views, and not by the fold of the log".to_owned()),
+        Difference::OnlyInOther(row) => (row, "is missing in the views".to_owned()),
+        Difference::Changed(one, other) => {
+            let fields = one.fields().iter().zip(other.fields());
+            let wrong: Vec<_> = table
+                .columns()
+                .iter()
+                .zip(fields)
+                .filter(|(_, (one, other))| one != other)
+                .map(|(name, _)| name.as_str())
+                .collect();
+            (one, format!("is not the fold of the log in {}", wrong.join(", ")))
+        }
+    };
+    let order = match row.key_fields() {
+        [id] if table.name().starts_with("orders") => id.id(),
         _ => None,
     };
     let place = Place { order, ..Place::default() };
-    report.add(Invariant::Views, place, format!("the row {} of {table} {what}", ids.join("/")));
-}
-
-fn names(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
-    connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
-}
-
-fn read_row(rows: &mut Rows<'_>, columns: usize) -> rusqlite::Result<Option<Vec<Value>>> {
-    rows.next()?
-        .map(|row| (0..columns).map(|column| row.get(column)).collect())
-        .transpose()
-}
-
-/// As SQLite sorts them.
-fn compare_keys(one: &[Value], other: &[Value]) -> Ordering {
-    let rank = |value: &Value| match value {
-        Value::Null => 0,
-        Value::Integer(_) | Value::Real(_) => 1,
-        Value::Text(_) => 2,
-        Value::Blob(_) => 3,
-    };
-    one.iter()
-        .zip(other)
-        .map(|pair| match pair {
-            (Value::Integer(one), Value::Integer(other)) => one.cmp(other),
-            (Value::Text(one), Value::Text(other)) => one.cmp(other),
-            (Value::Blob(one), Value::Blob(other)) => one.cmp(other),
-            (one, other) => rank(one).cmp(&rank(other)),
-        })
-        .find(|order| order.is_ne())
-        .unwrap_or(Ordering::Equal)
+    report.add(Invariant::Views, place, format!("the row {} of {} {what}", row.key(), table.name()));
 }
 
 /// A log that ends where the views do.

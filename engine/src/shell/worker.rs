@@ -12,9 +12,15 @@ use std::{
 
 use aggregates::{Kind, Recorded, Timestamp};
 use event_store::Batch;
+use metrics::Histogram;
 use tokio::sync::watch;
 
-use super::{Post, Shared, Subscriber, Ticket, provider::Caller, transport::Transport};
+use super::{
+    Post, Shared, Subscriber, Ticket,
+    provider::Caller,
+    traced::{self, Traces},
+    transport::Transport,
+};
 use crate::{Core, Input, Output};
 
 /// The most inputs that one turn takes.
@@ -32,6 +38,30 @@ pub(super) struct Worker {
     pub(super) subscribers: Arc<[Subscriber]>,
     pub(super) batches: mpsc::Sender<Arc<Batch>>,
     pub(super) ended: watch::Sender<Option<String>>,
+    pub(super) meters: Meters,
+    pub(super) traces: Traces,
+    /// The batch that is being made durable.
+    pub(super) under_way: Option<traced::Batch>,
+    /// The batch that this turn's answers stand on.
+    pub(super) durable: Option<traced::Batch>,
+}
+
+/// What is counted of the turns.
+pub(super) struct Meters {
+    seconds: Histogram,
+    inputs: Histogram,
+    batch_seconds: Histogram,
+}
+
+impl Meters {
+    /// They count into the recorder that is installed now.
+    pub(super) fn new() -> Self {
+        Self {
+            seconds: metrics::histogram!("jangbu_engine_turn_seconds"),
+            inputs: metrics::histogram!("jangbu_engine_turn_inputs"),
+            batch_seconds: metrics::histogram!("jangbu_engine_batch_seconds"),
+        }
+    }
 }
 
 impl Worker {
@@ -52,12 +82,20 @@ impl Worker {
                 return;
             }
             self.wait(messages, &mut inputs, &mut stopping);
+            let begun = Instant::now();
+            if !inputs.is_empty() {
+                self.meters
+                    .inputs
+                    .record(f64::from(u32::try_from(inputs.len()).unwrap_or(u32::MAX)));
+            }
             for output in self.core.step(self.now(), inputs.drain(..)) {
                 if self.carry_out(output) {
                     self.shared.stopping.store(true, Ordering::Relaxed);
                     return;
                 }
             }
+            self.durable = None;
+            self.meters.seconds.record(begun.elapsed());
             if let Some(unanswered) = self.shared.unanswered.get(usize::from(self.shard)) {
                 unanswered.store(self.core.unanswered(), Ordering::Relaxed);
             }
@@ -87,26 +125,55 @@ impl Worker {
         };
         for message in first.into_iter().chain(messages.try_iter().take(INPUTS)) {
             match message {
-                Post::Input(input) => inputs.push(input),
+                Post::Input(mut input) => {
+                    self.look_at(&mut input);
+                    inputs.push(input);
+                }
                 Post::Stop => *stopping = true,
             }
         }
     }
 
+    /// What traces and figures have to know of an input.
+    fn look_at(&mut self, input: &mut Input<Ticket>) {
+        match input {
+            Input::Command(ticket, request) => {
+                if let Some(traced) = &mut ticket.traced {
+                    traced.taken();
+                    self.traces.remember(request, traced);
+                }
+            }
+            Input::Committed(result) => {
+                let done = self.under_way.take().filter(|_| result.is_ok()).map(traced::Batch::durable);
+                if let Some(done) = &done {
+                    self.meters.batch_seconds.record(done.took());
+                }
+                self.durable = done;
+            }
+            _ => {}
+        }
+    }
+
     /// Says whether the engine is at its end.
-    fn carry_out(&self, output: Output<Ticket>) -> bool {
+    fn carry_out(&mut self, output: Output<Ticket>) -> bool {
         match output {
             Output::Commit(batch) => {
+                self.under_way = Some(traced::Batch::given_out(&batch));
                 if self.batches.send(batch).is_err() {
                     self.end("the store thread has ended");
                     return true;
                 }
             }
             // Whoever asked may have gone.
-            Output::Answer(ticket, answer) => drop(ticket.answer.send(answer)),
+            Output::Answer(ticket, answer) => {
+                if let Some(traced) = &ticket.traced {
+                    traced.answered(self.durable.as_ref(), &answer);
+                }
+                drop(ticket.answer.send(answer));
+            }
             Output::Call(id, call) => {
                 if let Some(inbox) = self.shared.inboxes.of(self.shard) {
-                    self.caller.call(inbox, id, call);
+                    self.caller.call(inbox, id, call, &self.traces);
                 }
             }
             Output::Send(message) => self.transport.send(*message, &self.shared.inboxes),

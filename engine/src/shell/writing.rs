@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_store::{Batch, CommitError, LogReader, LogWriter};
+use event_store::{Batch, CommitError, GIVEN_UP, LogReader, LogWriter};
 
 use super::{Post, clock::now};
 use crate::Input;
@@ -34,6 +34,9 @@ impl Taken {
 
 /// Writes until nobody gives it batches any more.
 pub(super) fn write_batches(writer: &mut dyn LogWriter, reader: &dyn LogReader, shards: &[Taken], batches: &mpsc::Receiver<Arc<Batch>>) {
+    for outcome in FAILURES {
+        metrics::counter!("jangbu_commit_failures_total", "outcome" => outcome).increment(0);
+    }
     // Taking the shards was the first.
     let mut last_beat = Instant::now();
     loop {
@@ -63,7 +66,16 @@ pub(super) fn write_batches(writer: &mut dyn LogWriter, reader: &dyn LogReader, 
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => return give_up(writer, shards),
+        }
+    }
+}
+
+/// Nobody writes any more: the next one need not wait until this one counts as dead.
+fn give_up(writer: &mut dyn LogWriter, shards: &[Taken]) {
+    for taken in shards {
+        if let Err(error) = writer.heartbeat(taken.shard, taken.epoch, GIVEN_UP) {
+            tracing::debug!(%error, shard = taken.shard, "the shard was not given up");
         }
     }
 }
@@ -93,10 +105,26 @@ fn beat(writer: &mut dyn LogWriter, taken: &Taken) -> Result<(), String> {
     Ok(())
 }
 
+/// What becomes of a batch that is not written.
+const FAILURES: [&str; 5] = ["fenced", "refused", "not_written", "unknown", "disk"];
+
+const fn failure(error: &CommitError) -> &'static str {
+    match error {
+        CommitError::Fenced(_) => "fenced",
+        CommitError::Refused(_) => "refused",
+        CommitError::NotWritten(_) => "not_written",
+        CommitError::Unknown(_) => "unknown",
+        CommitError::Disk(_) => "disk",
+    }
+}
+
 fn write(writer: &mut dyn LogWriter, reader: &dyn LogReader, batches: &[Arc<Batch>]) -> Vec<Result<(), CommitError>> {
     let begun = Instant::now();
     let results = commit(writer, reader, batches);
     metrics::histogram!("jangbu_commit_seconds").record(begun.elapsed().as_secs_f64());
+    for error in results.iter().filter_map(|result| result.as_ref().err()) {
+        metrics::counter!("jangbu_commit_failures_total", "outcome" => failure(error)).increment(1);
+    }
     let written: usize = batches
         .iter()
         .zip(&results)

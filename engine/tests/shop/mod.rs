@@ -14,10 +14,11 @@ use aggregates::{
     AccountId, Command, Currency, FailureCode, Kind, Money, OrderCommand, OrderId, OrderStatus, PaymentMethod, PlaceOrder, ProductCommand,
     ProductId, Quantity, Recorded, RequestedLine, Sealed, State, Stock, TrackingId, WalletCommand,
 };
-use engine::{Actor, Cause, CoreSettings, Engine, EngineSettings, Idempotency, Request, Running};
+use engine::{Actor, Cause, CoreSettings, Engine, EngineError, EngineSettings, Idempotency, Reply, Request, Running};
 use event_store::{EventStore, RecordKey};
 use event_store_sqlite::SqliteStore;
 use payment_gateway::{Answer, Cancellation, CancellationOutcome, Charge, ChargeOutcome, PaymentGateway, StatusOutcome, StatusQuery};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// A provider that approves everything it answers, and counts.
@@ -182,6 +183,32 @@ impl Shop {
                 ..Request::new(Command::Order(id, OrderCommand::Place(Box::new(place))), cause())
             },
         )
+    }
+
+    /// Places so many orders at once, all of the first product and the first buyer, who have enough for all of them.
+    pub(crate) async fn rush(&self, orders: u64) -> Vec<JoinHandle<(OrderId, Result<Reply, EngineError>)>> {
+        self.offer(0, 10_000).await;
+        self.wallet(0, 1_000_000_000).await;
+        let place = |key| {
+            let (id, request) = self.order(key, 0, PaymentMethod::Balance, &[0]);
+            let engine = self.engine.clone();
+            tokio::spawn(async move { (id, engine.execute(request).await) })
+        };
+        (0..orders).map(place).collect()
+    }
+
+    /// Stops the engine while many orders are being placed; returns those that were acknowledged. The others hear that it stops.
+    pub(crate) async fn stop_in_a_rush(self) -> Vec<OrderId> {
+        let tasks = self.rush(300).await;
+        tokio::task::spawn_blocking(move || self.running.stop()).await.expect("no panic");
+        let mut acknowledged = Vec::new();
+        for task in tasks {
+            match task.await.expect("no panic") {
+                (id, Ok(_)) => acknowledged.push(id),
+                (_, Err(error)) => assert_eq!(error, EngineError::Stopping),
+            }
+        }
+        acknowledged
     }
 
     pub(crate) async fn settled(&self, id: OrderId) -> (OrderStatus, Option<FailureCode>) {

@@ -7,18 +7,14 @@ use std::{
     time::Duration,
 };
 
-use event_store::StoreError;
+use event_store::{DirectoryLock, StoreError};
 use rusqlite::{
     Connection,
     backup::{Backup, StepResult},
 };
+use sqlite_file::beside;
 
-use crate::{
-    SqliteStore, connection, errors,
-    lock::DirectoryLock,
-    log_of,
-    open::{self, beside},
-};
+use crate::{SqliteStore, connection, errors, log_of, open};
 
 /// How often a copy is tried when the log is busy, and the pause between: a checkpoint is over in less.
 const ATTEMPTS: u32 = 200;

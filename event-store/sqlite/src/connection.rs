@@ -1,17 +1,12 @@
 //! How a connection to the log is made and set up.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use event_store::StoreError;
 use rusqlite::{Connection, OpenFlags, Result};
+use sqlite_file::PATIENCE;
 
 use crate::errors;
-
-/// Older ones lose committed data when a checkpoint races a WAL reset (sqlite.org/wal.html#walresetbug).
-const OLDEST_SQLITE: i32 = 3_051_003;
-
-/// How long a statement waits for another connection. Only a take-over and a checkpoint ever hold the log.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Pages of the WAL after which it is copied into the log: 64 MiB. A page of the stream index changes many times within
 /// it and is copied once: 10.6 µs of CPU per event instead of 12.3 with 16 MiB, for a slowest commit of about 0.1 s
@@ -32,43 +27,48 @@ const STATEMENTS: usize = 32;
 
 /// Refuses a SQLite that is known to lose data.
 pub(crate) fn check_library() -> Result<(), StoreError> {
-    let linked = rusqlite::version_number();
-    if linked < OLDEST_SQLITE {
-        return Err(StoreError::Foreign(format!(
-            "SQLite {} can lose committed data; build with 3.51.3 or newer (the bundled one is)",
-            rusqlite::version()
-        )));
+    match sqlite_file::too_old() {
+        Some(version) => Err(StoreError::Foreign(format!(
+            "SQLite {version} can lose committed data; build with 3.51.3 or newer (the bundled one is)"
+        ))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// A connection that appends.
 pub(crate) fn writing(path: &Path) -> Result<Connection, StoreError> {
-    open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, |connection| {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.busy_timeout(PATIENCE)?;
         let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
-        durable(connection)?;
+        durable(&connection)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
-        Ok(mode)
-    })
-    .and_then(|(connection, mode)| {
-        if mode == "wal" {
-            return Ok(connection);
-        }
-        Err(StoreError::Foreign(format!(
-            "{}: SQLite's write-ahead log does not work here; use a local disk",
-            path.display()
-        )))
-    })
+        Ok((connection, mode))
+    });
+    let (connection, mode) = opened.map_err(|error| errors::reading(path, error))?;
+    if mode == "wal" {
+        return Ok(connection);
+    }
+    Err(StoreError::Foreign(format!(
+        "{}: SQLite's write-ahead log does not work here; use a local disk",
+        path.display()
+    )))
 }
 
 /// A connection that reads, and cannot do anything else.
 pub(crate) fn reading(path: &Path) -> Result<Connection, StoreError> {
-    let (connection, ()) = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, |connection| {
-        connection.pragma_update(None, "query_only", true)?;
-        connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)
-    })?;
+    sqlite_file::reading(path)
+        .and_then(for_reader)
+        .map_err(|error| errors::reading(path, error))
+}
+
+/// What a connection that reads has, however it was opened.
+pub(crate) fn for_reader(connection: Connection) -> Result<Connection> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     Ok(connection)
 }
 
@@ -78,25 +78,4 @@ pub(crate) fn durable(connection: &Connection) -> Result<()> {
     // Only macOS knows these: there fsync alone does not reach the disk.
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)
-}
-
-fn open<T>(path: &Path, access: OpenFlags, set_up: impl FnOnce(&Connection) -> Result<T>) -> Result<(Connection, T), StoreError> {
-    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
-        let answer = wait_and_keep(&connection).and_then(|()| set_up(&connection))?;
-        Ok((connection, answer))
-    });
-    opened.map_err(|error| errors::reading(path, error))
-}
-
-fn wait_and_keep(connection: &Connection) -> Result<()> {
-    connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    connection.busy_timeout(PATIENCE)
-}
-
-/// What a connection that reads has, however it was opened.
-pub(crate) fn only_read(connection: &Connection) -> Result<()> {
-    wait_and_keep(connection)?;
-    connection.pragma_update(None, "query_only", true)?;
-    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)
 }

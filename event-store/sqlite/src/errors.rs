@@ -4,8 +4,7 @@ use std::{fmt::Display, fs::File, io::ErrorKind, path::Path};
 
 use event_store::{CommitError, StoreError};
 use rusqlite::{Error, ErrorCode, ffi};
-
-use crate::open::beside;
+use sqlite_file::beside;
 
 /// What to do about a damaged log, said wherever one is found.
 pub(crate) const REMEDY: &str = "restore a backup into another data directory with `jangbu restore`";

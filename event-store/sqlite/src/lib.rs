@@ -4,9 +4,9 @@
 //! It never changes or deletes an event, and refuses (by trigger) that anybody else does.
 
 mod backup;
+mod checkpoints;
 mod connection;
 mod errors;
-mod lock;
 mod looking;
 mod open;
 mod reader;
@@ -19,12 +19,12 @@ use std::{
     sync::Arc,
 };
 
-use event_store::{EventStore, LogReader, LogWriter, StoreError, verify_chain};
+use event_store::{Checkpoints, DirectoryLock, EventStore, LogReader, LogWriter, StoreError, verify_chain};
 use uuid::Uuid;
 
-pub use looking::Standing;
+pub use sqlite_file::Standing;
 
-use crate::{lock::DirectoryLock, reader::SqliteReader, writer::SqliteWriter};
+use crate::{checkpoints::SqliteCheckpoints, reader::SqliteReader, writer::SqliteWriter};
 
 /// The log of a data directory.
 #[derive(Clone, Debug)]
@@ -172,6 +172,11 @@ impl SqliteStore {
         Ok(events)
     }
 
+    fn lock_for_writing(&self) -> Result<&Arc<DirectoryLock>, StoreError> {
+        let refused = || StoreError::Foreign(format!("{} was opened for reading only", self.path.display()));
+        self.lock.as_ref().ok_or_else(refused)
+    }
+
     fn sqlite_reader(&self) -> Result<SqliteReader, StoreError> {
         if self.looks {
             Ok(SqliteReader::on(looking::connect(&self.path)?, &self.path))
@@ -200,14 +205,15 @@ impl SqliteStore {
 
 impl EventStore for SqliteStore {
     fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError> {
-        let Some(lock) = &self.lock else {
-            return Err(StoreError::Foreign(format!("{} was opened for reading only", self.path.display())));
-        };
-        Ok(Box::new(SqliteWriter::open(&self.path, lock)?))
+        Ok(Box::new(SqliteWriter::open(&self.path, self.lock_for_writing()?)?))
     }
 
     fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
         Ok(Box::new(self.sqlite_reader()?))
+    }
+
+    fn checkpoints(&self) -> Result<Box<dyn Checkpoints>, StoreError> {
+        Ok(Box::new(SqliteCheckpoints::open(&self.path, self.lock_for_writing()?)?))
     }
 }
 

@@ -1,126 +1,26 @@
-//! Looking at a log without leaving a trace: nothing is made beside it, and nothing is locked that a shop needs.
-//!
-//! SQLite reads a log that is written through two files beside it. A shop that serves has both open. A copy may have none of them, or the
-//! write-ahead log alone; then nobody writes, and SQLite is told so instead of making the files itself.
+//! Looking at a log without leaving a trace, and what that says in the words of a log.
 
-use std::{
-    fmt::Write as _,
-    fs::Metadata,
-    io::ErrorKind,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    path::Path,
-};
+use std::{io::ErrorKind, path::Path};
 
 use event_store::StoreError;
-use rusqlite::{Connection, OpenFlags, Result, config::DbConfig};
+use rusqlite::Connection;
+use sqlite_file::Standing;
 
-use crate::{connection, errors, open::beside};
-
-/// Takes no lock: whoever has the file to itself needs none.
-const WITHOUT_LOCKS: &str = "unix-none";
-
-/// What there is on the disk where a log is. What has changed since a reader was opened tells what has become of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    file: (u64, u64),
-    length: u64,
-    used: Used,
-    /// Of the file, where it alone counts.
-    modified: Option<(i64, i64)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Used {
-    /// Nobody has it open for writing, and nothing waits beside it.
-    Still,
-    /// Nobody has it open for writing; the write-ahead log belongs to it.
-    WithLog,
-    /// Somebody writes, or did until a crash.
-    Live,
-}
-
-impl Standing {
-    /// Whether this is another file than the one before.
-    pub fn is_another(&self, before: &Self) -> bool {
-        self.file != before.file
-    }
-
-    /// Whether something was cut off, which no shop does.
-    pub fn is_shorter(&self, before: &Self) -> bool {
-        self.length < before.length
-    }
-
-    /// Whether it is read beside one who may write; else as a file that does not change.
-    pub fn is_live(&self) -> bool {
-        self.used == Used::Live
-    }
-
-    /// Whether a reader that was opened before sees less than there is: it has to be opened anew.
-    pub fn is_stale(&self, before: &Self) -> bool {
-        self.used != before.used || (self.used != Used::Live && self.modified != before.modified)
-    }
-}
+use crate::{connection, errors};
 
 pub(crate) fn standing(path: &Path) -> Result<Standing, StoreError> {
-    let looked_at = |path: &Path| match std::fs::metadata(path) {
-        Ok(known) => Ok(Some(known)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::Unavailable(format!("{}: {error}", path.display()).into())),
-    };
-    let Some(file) = looked_at(path)? else {
-        return Err(StoreError::Foreign(format!("{} is not there any more", path.display())));
-    };
-    let used = match looked_at(&beside(path, "-wal"))? {
-        None => Used::Still,
-        Some(_) if looked_at(&beside(path, "-shm"))?.is_some() => Used::Live,
-        Some(_) => Used::WithLog,
-    };
-    let time = |file: &Metadata| (file.mtime(), file.mtime_nsec());
-    Ok(Standing {
-        file: (file.dev(), file.ino()),
-        length: file.len(),
-        used,
-        modified: (used != Used::Live).then(|| time(&file)),
+    Standing::of(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => StoreError::Foreign(format!("{} is not there any more", path.display())),
+        _ => StoreError::Unavailable(format!("{}: {error}", path.display()).into()),
     })
 }
 
 /// A connection that reads what there is as it is.
 pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let opened = match standing(path)?.used {
-        Used::Live => return connection::reading(path),
-        Used::WithLog => alone(path, flags),
-        Used::Still => Connection::open_with_flags(unchanging(path), flags | OpenFlags::SQLITE_OPEN_URI),
-    };
-    opened
-        .and_then(|connection| connection::only_read(&connection).map(|()| connection))
+    standing(path)?;
+    sqlite_file::open_to_look(path)
+        .and_then(connection::for_reader)
         .map_err(|error| errors::reading(path, error))
-}
-
-/// Whoever says that nobody else uses the file gets the index of the write-ahead log in memory, instead of in a file beside it.
-fn alone(path: &Path, flags: OpenFlags) -> Result<Connection> {
-    let connection = Connection::open_with_flags_and_vfs(path, flags, WITHOUT_LOCKS)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    connection.pragma_update_and_check(None, "locking_mode", "exclusive", |_| Ok(()))?;
-    Ok(connection)
-}
-
-/// The file's name as a URI that says that nobody changes it.
-fn unchanging(path: &Path) -> String {
-    let mut uri = String::from("file:");
-    if path.is_absolute() {
-        uri.push_str("//");
-    }
-    for byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-') {
-            uri.push(char::from(*byte));
-        } else {
-            // Writing into a String cannot fail.
-            let _ = write!(uri, "%{byte:02X}");
-        }
-    }
-    uri.push_str("?immutable=1");
-    uri
 }
 
 #[cfg(test)]

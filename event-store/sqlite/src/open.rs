@@ -3,18 +3,19 @@
 use std::{
     fs::{File, OpenOptions},
     io::{ErrorKind, Read},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
 use event_store::{GENESIS, Hash, LogReader, StoreError};
 use rusqlite::{Connection, OptionalExtension, Result, TransactionBehavior};
+use sqlite_file::{Mark, beside};
 use uuid::Uuid;
 
 use crate::{
     connection, errors, looking,
     reader::SqliteReader,
-    schema::{APPLICATION_ID, FORMAT, PAGE_SIZE, TABLES, UPGRADES},
+    schema::{FORMAT, OURS, PAGE_SIZE, TABLES, UPGRADES},
 };
 
 /// Every SQLite file begins with this.
@@ -109,13 +110,6 @@ pub(crate) fn exists(path: &Path) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// The path with something at its end: SQLite keeps `log.db-wal` beside `log.db`.
-pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 /// Makes an empty log under another name first: a crash leaves no half of one behind.
 fn create(path: &Path, log_id: Uuid) -> Result<(), StoreError> {
     let new = beside(path, ".new");
@@ -160,8 +154,7 @@ fn fill(new: &Path, log_id: Uuid) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLES)?;
     transaction.execute("INSERT INTO log (one, log_id) VALUES (1, ?1)", [log_id.to_string()])?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", FORMAT)?;
+    OURS.set(&transaction)?;
     transaction.commit()?;
     // Before it has its name: a crash while the mode changes leaves a rollback journal, which nobody may play back who only reads.
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
@@ -174,7 +167,7 @@ fn upgrade(connection: &mut Connection, format: i64) -> Result<()> {
     for step in UPGRADES.iter().skip(done) {
         transaction.execute_batch(step)?;
     }
-    transaction.pragma_update(None, "user_version", FORMAT)?;
+    OURS.set(&transaction)?;
     transaction.commit()
 }
 
@@ -196,15 +189,11 @@ fn check_file(path: &Path, write: bool) -> Result<(), StoreError> {
 
 /// The format of a log of ours.
 fn format_of(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
-    let pragma = |name| {
-        connection
-            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-            .map_err(|error| errors::reading(path, error))
-    };
-    if pragma("application_id")? != APPLICATION_ID {
+    let mark = Mark::of(connection).map_err(|error| errors::reading(path, error))?;
+    if mark.application != OURS.application {
         return Err(foreign(path, "belongs to another program"));
     }
-    match pragma("user_version")? {
+    match mark.format {
         format @ 1..=FORMAT => Ok(format),
         newer if newer > FORMAT => Err(StoreError::Foreign(format!(
             "{} has the newer format {newer}, this version knows {FORMAT}; use the newer version of jangbu",
@@ -228,6 +217,7 @@ fn check_heads(reader: &SqliteReader, path: &Path) -> Result<(), StoreError> {
         "timers",
         "parked",
         "snapshots",
+        "checkpoints",
     ] {
         connection
             .prepare(&format!("SELECT 1 FROM {table}"))

@@ -1,10 +1,15 @@
 //! The tables, and how a connection to them is set up.
 
-/// Says in the file's header whose it is: "Jngb".
-pub(crate) const APPLICATION_ID: i64 = 0x4a6e_6762;
+use sqlite_file::Mark;
 
 /// The format that this version writes.
-pub(crate) const FORMAT: i64 = 3;
+pub(crate) const FORMAT: i64 = 4;
+
+/// Says in the file's header whose it is: "Jngb".
+pub(crate) const OURS: Mark = Mark {
+    application: 0x4a6e_6762,
+    format: FORMAT,
+};
 
 /// What brings a log of format `i + 1` to format `i + 2`; a new format adds its step here and to [`TABLES`].
 pub(crate) const UPGRADES: &[&str] = &[
@@ -18,6 +23,14 @@ CREATE INDEX parked_by_age ON parked (shard, at, id) WHERE ended_at IS NULL;
     "
 ALTER TABLE log ADD COLUMN shards INTEGER;
 UPDATE log SET shards = 1;
+",
+    "
+CREATE TABLE checkpoints (
+    name TEXT NOT NULL,
+    shard INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (name, shard)
+) STRICT, WITHOUT ROWID;
 ",
 ];
 
@@ -126,6 +139,13 @@ CREATE TABLE snapshots (
     state BLOB NOT NULL,
     PRIMARY KEY (aggregate_type, aggregate_id, shape)
 ) STRICT;
+
+CREATE TABLE checkpoints (
+    name TEXT NOT NULL, -- of whoever reads the log: a relay
+    shard INTEGER NOT NULL,
+    position INTEGER NOT NULL, -- of the last event that it is done with
+    PRIMARY KEY (name, shard)
+) STRICT, WITHOUT ROWID;
 
 CREATE TRIGGER events_are_not_updated BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
 CREATE TRIGGER events_are_not_deleted BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;

@@ -2,11 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
-use event_store::{Batch, CommitError, GENESIS, HOLDER_EXPIRES_AFTER, Head, LogWriter, Shards, StoreError};
+use event_store::{Batch, CommitError, DirectoryLock, GENESIS, HOLDER_EXPIRES_AFTER, Head, LogWriter, Shards, StoreError};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use uuid::{Uuid, fmt::Hyphenated};
 
-use crate::{connection, errors, id_text, lock::DirectoryLock, reader};
+use crate::{connection, errors, id_text, reader};
 
 /// Appends to one log.
 pub(crate) struct SqliteWriter {

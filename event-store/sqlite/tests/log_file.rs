@@ -48,16 +48,50 @@ fn a_log_of_format_1_is_upgraded_with_what_it_has_set_aside() {
          CREATE INDEX parked_by_age ON parked (shard, at, id);
          INSERT INTO parked VALUES (0, zeroblob(16), 7, '{}', 'why');
          ALTER TABLE log DROP COLUMN shards;
+         DROP TABLE checkpoints;
          PRAGMA user_version = 1",
     );
     let line = SqliteStore::open_read_only(scratch.path()).expect_err("too old").to_string();
-    assert!(line.contains("older format 1; `jangbu migrate` upgrades it to 3"), "{line}");
+    assert!(line.contains("older format 1; `jangbu migrate` upgrades it to 4"), "{line}");
     let store = SqliteStore::open(scratch.path()).expect("upgraded");
     let reader = store.reader().expect("a reader");
     assert_eq!(reader.parked(0, 10).expect("read").len(), 1);
     assert!(reader.parked_input(0, Uuid::nil()).expect("read").is_some());
     assert_eq!(reader.shard_count().expect("read"), Some(Shards::ONE), "older logs have one");
     assert_eq!(store.integrity().expect("sound"), 3);
+    assert!(store.checkpoints().expect("checkpoints").read("relay").expect("read").is_empty());
+}
+
+#[test]
+fn a_log_of_format_3_is_upgraded_and_keeps_its_shards() {
+    let scratch = scratch();
+    let store = SqliteStore::open(scratch.path()).expect("made");
+    let four = Shards::new(4).expect("so many");
+    store.writer().expect("a writer").found(four).expect("fixed");
+    write(&store, 3);
+    drop(store);
+    sql(&scratch.path().join("log.db"), "DROP TABLE checkpoints; PRAGMA user_version = 3");
+    let line = SqliteStore::open_read_only(scratch.path()).expect_err("too old").to_string();
+    assert!(line.contains("older format 3; `jangbu migrate` upgrades it to 4"), "{line}");
+    let store = SqliteStore::open(scratch.path()).expect("upgraded");
+    assert_eq!(store.reader().expect("a reader").shard_count().expect("read"), Some(four));
+    assert!(store.checkpoints().expect("checkpoints").advance("relay", 3, 0, 1).expect("moved"));
+    assert_eq!(store.integrity().expect("sound"), 3);
+    drop(store);
+    let mut found = SqliteStore::open(scratch.path())
+        .expect("opened")
+        .checkpoints()
+        .expect("checkpoints");
+    assert_eq!(found.read("relay").expect("read"), [(3, 1)]);
+}
+
+#[test]
+fn who_only_reads_a_log_keeps_no_checkpoints_in_it() {
+    let scratch = scratch();
+    write(&SqliteStore::open(scratch.path()).expect("made"), 1);
+    let reading = SqliteStore::open_read_only(scratch.path()).expect("opened");
+    let refused = reading.checkpoints().map(drop).expect_err("refused");
+    assert!(refused.to_string().contains("reading only"), "{refused}");
 }
 
 #[test]
@@ -102,7 +136,7 @@ fn files_that_are_no_log_are_refused_in_one_line_that_names_them() {
             &|log| sql(log, "CREATE TABLE recipes (name)"),
             "belongs to another program",
         ),
-        ("newer", &|log| ours(log, "PRAGMA user_version = 4"), "newer format 4"),
+        ("newer", &|log| ours(log, "PRAGMA user_version = 5"), "newer format 5"),
         (
             "without a format",
             &|log| ours(log, "PRAGMA user_version = 0"),

@@ -2,13 +2,16 @@
 //!
 //! What must hold is checked by the crate `verify`, which shares nothing with the aggregates; here it only fails the test.
 
-use std::{collections::HashMap, ops::ControlFlow, path::Path, sync::Arc};
+use std::{collections::HashMap, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use event_store::{EventStore, LogReader};
 use event_store_sqlite::SqliteStore;
+use postgres_session::Session;
 use serde_json::Value;
 use uuid::Uuid;
 use verify::{Ledger, Options, Report, ViewsChecked, read_ledger, verify_log, verify_views};
+
+use super::kept::{database_of, log_of, log_to_examine};
 
 /// What no file may hold in the clear.
 pub(crate) const PERSONAL: [&str; 5] = [
@@ -78,9 +81,12 @@ pub(crate) struct Log {
 
 /// Checks everything that must hold of a data directory whose shop has ended. Fails with all that does not.
 pub(crate) fn check(data: &Path) -> Log {
+    let mut report = verified(data, true, Some(provider(data)));
+    if database_of(data).is_some() {
+        return finish(data, &report);
+    }
     let log = SqliteStore::open_read_only(data).expect("the log can be opened");
     log.check_file().expect("the file is sound");
-    let mut report = verified(data, true, Some(provider(data)));
     let store: Arc<dyn EventStore> = Arc::new(log);
     let views = verify_views(data, &store, &mut report, &mut |_, _| ControlFlow::Continue(())).expect("the log can be read");
     assert_ne!(views, ViewsChecked::Interrupted);
@@ -116,7 +122,7 @@ pub(crate) fn provider(data: &Path) -> Ledger {
 }
 
 fn verified(data: &Path, hashes: bool, ledger: Option<Ledger>) -> Report {
-    let store = SqliteStore::open_to_examine(data).expect("the log can be opened");
+    let store = log_to_examine(data);
     let options = Options {
         hashes,
         ledger,
@@ -131,7 +137,7 @@ fn is_sound(report: &Report) {
 }
 
 fn told(data: &Path) -> Log {
-    let store = SqliteStore::open_read_only(data).expect("the log can be opened");
+    let store = log_of(data);
     let reader = store.reader().expect("a reader");
     let mut log = Log::default();
     for shard in reader.shards().expect("the heads can be read") {
@@ -296,7 +302,7 @@ impl Stock {
 }
 
 fn parked(data: &Path) -> Vec<String> {
-    let store = SqliteStore::open_read_only(data).expect("the log can be opened");
+    let store = log_of(data);
     let reader = store.reader().expect("a reader");
     let shards = reader.shards().expect("the heads can be read");
     let parked: Vec<_> = shards
@@ -307,11 +313,34 @@ fn parked(data: &Path) -> Vec<String> {
 }
 
 fn nothing_personal_is_readable(data: &Path) {
+    if let Some(url) = database_of(data) {
+        return nothing_personal_is_in_the_database(&url);
+    }
     for name in ["log.db", "log.db-wal", "views.db", "views.db-wal", "simulator.db"] {
         let bytes = std::fs::read(data.join(name)).unwrap_or_default();
         for text in PERSONAL {
             let found = bytes.windows(text.len()).any(|window| window == text.as_bytes());
             assert!(!found, "{name} holds {text:?} in the clear");
+        }
+    }
+}
+
+/// Every table, row by row as text, and bytes as the text that is in them.
+fn nothing_personal_is_in_the_database(url: &str) {
+    let session = Session::open(&url.parse().expect("an address"), "", Duration::from_mins(1)).expect("a session");
+    let columns = "SELECT table_schema, table_name, column_name, data_type FROM information_schema.columns
+                   WHERE table_schema NOT IN ('pg_catalog', 'information_schema')";
+    for row in session.query(columns, &[]).expect("the columns") {
+        let [schema, table, column, kind] = [0, 1, 2, 3].map(|index| row.get::<_, String>(index));
+        let text = if kind == "bytea" {
+            format!("encode(\"{column}\", 'escape')")
+        } else {
+            format!("\"{column}\"::text")
+        };
+        for personal in PERSONAL {
+            let sql = format!("SELECT count(*) FROM \"{schema}\".\"{table}\" WHERE {text} LIKE '%{personal}%'");
+            let found: i64 = session.query(&sql, &[]).expect("counted")[0].get(0);
+            assert_eq!(found, 0, "{schema}.{table}.{column} holds {personal:?} in the clear");
         }
     }
 }

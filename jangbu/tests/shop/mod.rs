@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 pub(crate) mod invariants;
+pub(crate) mod kept;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,10 +14,12 @@ use std::{
 };
 
 use tempfile::TempDir;
+use test_servers::Database;
 use tokio::process::{Child, Command};
 
 #[allow(unused_imports, reason = "each test binary uses its own part of the harness")]
 pub(crate) use client::{Answer, Client, Pay, Token, order};
+use kept::Kept;
 
 /// Of the demo: 5,000 KRW, 1,000 in stock.
 pub(crate) const COFFEE: &str = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
@@ -44,6 +47,8 @@ pub(crate) struct Shop {
     settings: Vec<(String, String)>,
     child: Child,
     client: Client,
+    /// Dropped when it has ended.
+    kept: Option<Kept>,
 }
 
 impl Shop {
@@ -54,12 +59,26 @@ impl Shop {
         Self::open_in(scratch, data, settings).await
     }
 
+    /// The same, with its log and its views in this database.
+    pub(crate) async fn open_on(database: Database, settings: &[(&str, &str)]) -> Self {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let data = scratch.path().join("data");
+        let kept = Kept::on(database, &data);
+        Self::open_kept(scratch, data, Some(kept), settings).await
+    }
+
     /// The same, with its data in this directory.
     pub(crate) async fn open_in(scratch: TempDir, data: PathBuf, settings: &[(&str, &str)]) -> Self {
+        let kept = Kept::for_shop(&data);
+        Self::open_kept(scratch, data, kept, settings).await
+    }
+
+    async fn open_kept(scratch: TempDir, data: PathBuf, kept: Option<Kept>, settings: &[(&str, &str)]) -> Self {
         let shards = ("JANGBU_SHARDS".to_owned(), shards().to_string());
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         // What a test asks for itself comes last, and counts.
-        let settings: Vec<_> = std::iter::once(shards).chain(settings).collect();
+        let place = kept.iter().flat_map(Kept::settings);
+        let settings: Vec<_> = std::iter::once(shards).chain(place).chain(settings).collect();
         let child = spawn(scratch.path(), &data, &settings);
         let mut shop = Self {
             scratch,
@@ -67,6 +86,7 @@ impl Shop {
             settings,
             child,
             client: Client::new(),
+            kept,
         };
         shop.wait_until_ready().await;
         shop
@@ -80,6 +100,23 @@ impl Shop {
     /// Where its data is.
     pub(crate) fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// Drops all that is derived from the log; it is stopped.
+    pub(crate) fn forget_views(&self) {
+        match &self.kept {
+            Some(kept) => {
+                kept.sql("DROP SCHEMA jangbu_views CASCADE; DELETE FROM jangbu_schemas WHERE name <> 'log'");
+            }
+            None => {
+                for file in ["views.db", "views.db-wal", "views.db-shm"] {
+                    match fs::remove_file(self.data.join(file)) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{file}: {error}"),
+                        _ => {}
+                    }
+                }
+            }
+        }
     }
 
     /// Ends it as a power cut does.

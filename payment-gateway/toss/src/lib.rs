@@ -16,6 +16,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Method, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
+use tracing::Instrument as _;
 
 use crate::wire::{Cancel, Confirm, Failure, Payment};
 
@@ -160,9 +161,39 @@ impl TossGateway {
         }
     }
 
-    /// One call. An error is the reason why there is no answer to read; it names neither address nor payment key.
+    /// One call, in a span of its own: it names neither address nor payment key, and the provider can continue its trace.
     async fn call<B: serde::Serialize>(&self, method: Method, url: Url, body: Option<(&B, HeaderValue)>) -> Result<HttpAnswer, String> {
+        let span = tracing::debug_span!(
+            "http",
+            otel.name = method.as_str(),
+            otel.kind = "client",
+            http.request.method = method.as_str(),
+            server.address = url.host_str(),
+            server.port = url.port_or_known_default(),
+            http.response.status_code = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
+        );
+        let trace = trace_context::of(&span).and_then(|traceparent| HeaderValue::try_from(traceparent).ok());
+        let called = self.call_within(trace, method, url, body).instrument(span.clone()).await;
+        match &called {
+            Ok(answer) => span.record("http.response.status_code", answer.status.as_u16()),
+            Err(_) => span.record("otel.status_code", "ERROR"),
+        };
+        called
+    }
+
+    /// An error is the reason why there is no answer to read; it names neither address nor payment key.
+    async fn call_within<B: serde::Serialize>(
+        &self,
+        trace: Option<HeaderValue>,
+        method: Method,
+        url: Url,
+        body: Option<(&B, HeaderValue)>,
+    ) -> Result<HttpAnswer, String> {
         let mut request = self.client.request(method, url).header(AUTHORIZATION, self.authorization.clone());
+        if let Some(trace) = trace {
+            request = request.header(trace_context::TRACEPARENT, trace);
+        }
         if let Some((body, idempotency_key)) = body {
             let body = serde_json::to_vec(body).map_err(|error| format!("the request cannot be written: {error}"))?;
             request = request

@@ -12,9 +12,10 @@ mod writer;
 
 use std::{path::Path, sync::Arc};
 
-pub use look::{Difference, Field, ViewRow, ViewTable, ViewsFile, open_to_look};
+pub use look::ViewsFile;
 pub use open::OpenError;
 pub use reader::SqliteViews;
+pub use sqlite_file::open_to_look;
 pub use writer::SqliteViewsWriter;
 
 /// The name of the file in the data directory.

@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use sqlite_file::{Mark, PATIENCE};
 use uuid::Uuid;
 
 use crate::checkpointer::WRITER_CHECKPOINTS_AFTER;
-use crate::schema::{APPLICATION_ID, FORMAT, TABLES};
+use crate::schema::{FORMAT, OURS, TABLES};
 
-/// Below this SQLite may corrupt a file when its write-ahead log is reset.
-const OLDEST_SQLITE: i32 = 3_051_003;
+/// Statements that a connection keeps prepared.
+const STATEMENTS: usize = 64;
 
 /// Why the views cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +54,12 @@ pub enum OpenError {
 
 /// The one connection that writes. Makes the file when there is none; views of other names or an older format are dropped.
 pub(crate) fn writing(path: &Path) -> Result<Connection, OpenError> {
-    if rusqlite::version_number() < OLDEST_SQLITE {
-        return Err(OpenError::OldSqlite(rusqlite::version()));
+    if let Some(version) = sqlite_file::too_old() {
+        return Err(OpenError::OldSqlite(version));
     }
     let prepared = || -> rusqlite::Result<Result<Connection, OpenError>> {
         let mut connection = Connection::open(path)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.busy_timeout(PATIENCE)?;
         let found = Found::read(&connection)?;
         if let Some(error) = found.refused(path) {
             return Ok(Err(error));
@@ -69,7 +70,7 @@ pub(crate) fn writing(path: &Path) -> Result<Connection, OpenError> {
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
         connection.pragma_update(None, "cache_size", -65_536)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
-        connection.set_prepared_statement_cache_capacity(64);
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         if !found.current() {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             fill_anew(&transaction, None)?;
@@ -102,7 +103,7 @@ fn begun(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "off")?;
     connection.pragma_update(None, "cache_size", -131_072)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     fill_anew(&transaction, None)?;
     transaction.commit()?;
@@ -124,14 +125,8 @@ pub(crate) fn check_current(connection: &Connection, path: &Path) -> Result<(), 
 
 /// A connection that only reads.
 pub(crate) fn reading(path: &Path) -> Result<Connection, OpenError> {
-    let prepared = || -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        connection.pragma_update(None, "query_only", true)?;
-        connection.set_prepared_statement_cache_capacity(64);
-        Ok(connection)
-    };
-    let connection = prepared().map_err(|source| explained(path, source))?;
+    let connection = sqlite_file::reading(path).map_err(|source| explained(path, source))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     check_current(&connection, path)?;
     Ok(connection)
 }
@@ -148,28 +143,24 @@ pub(crate) fn fill_anew(transaction: &Transaction<'_>, log: Option<Uuid>) -> rus
     transaction.execute_batch(TABLES)?;
     let log = log.map(Uuid::into_bytes);
     transaction.execute("INSERT INTO views VALUES (1, ?1, ?2)", (projections::NAMES.join(" "), log))?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", FORMAT)
+    OURS.set(transaction)
 }
 
 /// What a file says of itself.
 struct Found {
-    application: i64,
-    format: i64,
+    mark: Mark,
     tables: i64,
     names: Option<String>,
 }
 
 impl Found {
     fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        let pragma = |name| connection.pragma_query_value(None, name, |row| row.get(0));
         let count = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let ours = count("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'views'")? == 1;
-        let application = pragma("application_id")?;
-        let names = ours && application == APPLICATION_ID;
+        let mark = Mark::of(connection)?;
+        let names = ours && mark.application == OURS.application;
         Ok(Self {
-            application,
-            format: pragma("user_version")?,
+            mark,
             tables: count("SELECT count(*) FROM sqlite_schema")?,
             names: if names {
                 Some(connection.query_row("SELECT names FROM views", [], |row| row.get(0))?)
@@ -180,24 +171,24 @@ impl Found {
     }
 
     fn refused(&self, path: &Path) -> Option<OpenError> {
-        let empty = self.tables == 0 && self.application == 0;
+        let empty = self.tables == 0 && self.mark.application == 0;
         if empty {
             return None;
         }
-        if self.application != APPLICATION_ID {
+        if self.mark.application != OURS.application {
             return Some(OpenError::Unusable {
                 path: path.to_owned(),
                 what: "is not a file of views",
             });
         }
-        (self.format > FORMAT).then(|| OpenError::Newer {
+        (self.mark.format > OURS.format).then(|| OpenError::Newer {
             path: path.to_owned(),
-            found: self.format,
+            found: self.mark.format,
         })
     }
 
     fn current(&self) -> bool {
-        self.format == FORMAT && self.names.as_deref() == Some(&projections::NAMES.join(" "))
+        self.mark.format == OURS.format && self.names.as_deref() == Some(&projections::NAMES.join(" "))
     }
 }
 

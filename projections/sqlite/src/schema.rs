@@ -1,10 +1,15 @@
 //! The tables. Every row is the view as JSON, beside what it is found by.
 
-/// Marks the file as ours: "JBVW".
-pub(crate) const APPLICATION_ID: i64 = 0x4A42_5657;
+use sqlite_file::Mark;
 
 /// The file's layout; the shapes of the views are in their names.
 pub(crate) const FORMAT: i64 = 1;
+
+/// Marks the file as ours: "JBVW".
+pub(crate) const OURS: Mark = Mark {
+    application: 0x4A42_5657,
+    format: FORMAT,
+};
 
 /// One index for each question: by id, number and tracking id; a buyer's, a seller's and all orders by time; and the few that are
 /// under way by status, and those whose purchase is, into which an order that is confirmed at once never comes.

@@ -1,11 +1,7 @@
 //! Files that are not what they should be.
 
-mod shop;
-
-use projections::Views;
 use projections_sqlite::{FILE, OpenError, SqliteViews};
 use rusqlite::Connection;
-use shop::{Log, line, order, placed, quick, start, wait_until_counted};
 
 fn refused(data_dir: &std::path::Path) -> OpenError {
     let error = SqliteViews::open(data_dir).expect_err("a refusal");
@@ -60,25 +56,4 @@ fn a_file_that_is_not_sqlite_is_refused() {
 fn a_directory_that_is_not_there_is_said() {
     let directory = tempfile::tempdir().expect("a directory");
     assert!(matches!(refused(&directory.path().join("missing")), OpenError::Unavailable { .. }));
-}
-
-#[test]
-fn views_of_other_shapes_are_filled_anew() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut log = Log::new(1);
-    log.record(0, &[Some(placed(1, 1, [line(1, "coffee", 9)]))]);
-    let (handle, _) = start(&log, directory.path(), quick());
-    wait_until_counted(&handle, &log);
-    handle.stop();
-    let file = Connection::open(directory.path().join(FILE)).expect("the file");
-    file.execute_batch("UPDATE views SET names = 'orders_v0'; UPDATE orders_v2 SET data = '{}'")
-        .expect("a change");
-    drop(file);
-    assert!(matches!(
-        SqliteViews::open_read_only(directory.path()),
-        Err(OpenError::Unusable { .. })
-    ));
-    let (handle, views) = start(&log, directory.path(), quick());
-    wait_until_counted(&handle, &log);
-    assert_eq!(views.orders(&[order(1)]).expect("an answer").len(), 1);
 }

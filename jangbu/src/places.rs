@@ -1,0 +1,227 @@
+//! What a process stands on: the log, the views, the keys and its own directory, opened where the settings say they are.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use event_store::{DirectoryLock, EventStore, LogReader, Shards, StoreError};
+use event_store_eventstoredb::EsdbStore;
+use event_store_postgres::{PostgresStore, Roles};
+use event_store_sqlite::SqliteStore;
+use key_vault::{KeyVault, Opening, VaultError};
+use key_vault_postgres::PostgresKeys;
+use projections::{Views, ViewsWriter};
+use projections_postgres::PostgresViews;
+use projections_sqlite::SqliteViews;
+use secrecy::ExposeSecret as _;
+use uuid::Uuid;
+
+use crate::{
+    failure::Failure,
+    serve::{ADDRESS, publish},
+    settings::{KeysPlace, Place, Settings},
+};
+
+/// The file that names the data directory itself, so that its process takes its shards back at once.
+const INSTANCE: &str = "instance";
+
+/// Where the index of a log on EventStoreDB is kept: it is made anew when it is missing.
+const INDEX: &str = "index";
+
+/// How often a process that stands by asks whether it may take over.
+const STAND_BY: Duration = Duration::from_millis(500);
+
+/// What the settings name, opened.
+pub(crate) struct Places {
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) shards: Shards,
+    /// Where the log of each ends.
+    pub(crate) heads: Vec<u64>,
+    pub(crate) vault: KeyVault,
+    pub(crate) views: Arc<dyn Views>,
+    pub(crate) views_writer: Box<dyn ViewsWriter>,
+    pub(crate) instance: Uuid,
+    /// This process's alone, where no log holds it already.
+    pub(crate) directory: Option<DirectoryLock>,
+}
+
+impl Places {
+    /// Opens all, once no other process holds the log: one that is started beside it stands by, and takes over when the other goes.
+    pub(crate) fn open_when_free(settings: &Settings) -> Result<Self, Failure> {
+        match &settings.store {
+            Place::Sqlite => Self::open(settings),
+            Place::Postgres(_) | Place::Esdb(_) => {
+                let places = Self::open(settings)?;
+                if !wait_until_free(places.store.as_ref(), places.instance)? {
+                    return Ok(places);
+                }
+                // What the other one has done meanwhile is not what was read at first.
+                drop(places);
+                Self::open(settings)
+            }
+        }
+    }
+
+    pub(crate) fn open(settings: &Settings) -> Result<Self, Failure> {
+        let data = &settings.data;
+        let (store, directory): (Arc<dyn EventStore>, _) = match &settings.store {
+            Place::Sqlite => {
+                refuse_foreign(data)?;
+                (Arc::new(SqliteStore::open(data)?), None)
+            }
+            Place::Postgres(address) => {
+                let directory = DirectoryLock::take(data)?;
+                (Arc::new(PostgresStore::open(address)?), Some(directory))
+            }
+            Place::Esdb(url) => {
+                let directory = DirectoryLock::take(data)?;
+                let store = EsdbStore::open(url.expose_secret(), event_store_eventstoredb::DEFAULT_NAME, &data.join(INDEX))?;
+                (Arc::new(store), Some(directory))
+            }
+        };
+        // This process holds the directory now: what another one said of itself is over.
+        let _ = std::fs::remove_file(data.join(ADDRESS));
+        let reader = store.reader()?;
+        let known = reader.shard_count()?;
+        let shards = settings.shards.or(known).unwrap_or(Shards::ONE);
+        let heads = heads(reader.as_ref(), shards)?;
+        // New keys for an old log would make everything in it unreadable without a word.
+        let how = if heads.iter().all(|head| *head == 0) {
+            Opening::Make
+        } else {
+            Opening::Existing
+        };
+        let vault = open_keys(&settings.keys, how)?;
+        let (views_writer, views) = open_views(settings)?;
+        Ok(Self {
+            store,
+            shards,
+            heads,
+            vault,
+            views,
+            views_writer,
+            instance: instance(data)?,
+            directory,
+        })
+    }
+}
+
+/// Takes each shard as soon as nobody else has it; says whether it had to wait.
+fn wait_until_free(store: &dyn EventStore, instance: Uuid) -> Result<bool, Failure> {
+    let mut writer = store.writer()?;
+    let mut waited = false;
+    for shard in store.reader()?.shards()? {
+        while let Err(error) = writer.take(shard, instance, jiff::Timestamp::now().as_microsecond()) {
+            let StoreError::Held { holder, .. } = &error else {
+                return Err(error.into());
+            };
+            if !waited {
+                tracing::info!(shard, %holder, "another process holds the log: standing by, to take over when it goes");
+            }
+            waited = true;
+            std::thread::sleep(STAND_BY);
+        }
+    }
+    Ok(waited)
+}
+
+/// Brings everything to the versions of this program, and gives roles of the log's database what they need.
+pub(crate) fn migrate(settings: &Settings, roles: &Roles) -> Result<(), Failure> {
+    settings.check_supported()?;
+    let places = Places::open(settings)?;
+    let named = !roles.is_empty();
+    match &settings.store {
+        Place::Postgres(address) => PostgresStore::open(address)?.grant(roles)?,
+        Place::Sqlite | Place::Esdb(_) if named => {
+            return Err(Failure::wrong("only a log in PostgreSQL has roles: JANGBU_STORE names none"));
+        }
+        Place::Sqlite | Place::Esdb(_) => {}
+    }
+    eprintln!("{} is ready to be served", settings.data.display());
+    drop(places);
+    Ok(())
+}
+
+/// Has access tokens signed with a new key.
+pub(crate) fn rotate_keys(settings: &Settings) -> Result<(), Failure> {
+    settings.check_supported()?;
+    let keys = open_keys(&settings.keys, Opening::Existing)?.rotate_token_keys()?;
+    eprintln!("tokens are signed with the key {} from now on", keys.current().kid());
+    Ok(())
+}
+
+/// Who writes the views, and who reads them.
+type OpenedViews = (Box<dyn ViewsWriter>, Arc<dyn Views>);
+
+fn open_views(settings: &Settings) -> Result<OpenedViews, Failure> {
+    match &settings.views {
+        Place::Sqlite | Place::Esdb(_) => {
+            let (writer, views) = SqliteViews::open(&settings.data)?;
+            Ok((Box::new(writer), views))
+        }
+        Place::Postgres(address) => {
+            let (writer, views) = PostgresViews::open(address)?;
+            Ok((Box::new(writer), views))
+        }
+    }
+}
+
+fn open_keys(place: &KeysPlace, how: Opening) -> Result<KeyVault, VaultError> {
+    match (place, how) {
+        (KeysPlace::Directory(directory), Opening::Make) => KeyVault::open(directory),
+        (KeysPlace::Directory(directory), Opening::Existing) => KeyVault::open_existing(directory),
+        (KeysPlace::Directory(directory), Opening::Read) => KeyVault::open_to_read(directory),
+        (KeysPlace::Postgres(address), how) => PostgresKeys::open(address, how),
+    }
+}
+
+/// Where the log of each shard ends.
+pub(crate) fn heads(reader: &dyn LogReader, shards: Shards) -> Result<Vec<u64>, StoreError> {
+    let position = |shard| Ok(reader.head(shard)?.map_or(0, |head| head.position));
+    shards.all().map(position).collect()
+}
+
+/// A directory without a log is made a data directory only when it holds nothing else.
+fn refuse_foreign(data: &Path) -> Result<(), Failure> {
+    let unusable = |error: std::io::Error| Failure::failed(format_args!("the data directory {} cannot be used: {error}", data.display()));
+    let entries = match std::fs::read_dir(data) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(unusable(error)),
+    };
+    let mut other = None;
+    for entry in entries {
+        let name = entry.map_err(unusable)?.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("log.db") && name != "log.db.new" {
+            return Ok(());
+        }
+        let harmless =
+            name == "lock" || name == "log.db.new" || name == "lost+found" || name.starts_with('.') || name.starts_with("simulator.");
+        if !harmless {
+            other = Some(name.into_owned());
+        }
+    }
+    other.map_or(Ok(()), |name| {
+        Err(Failure::wrong(format_args!(
+            "{} holds {name} but no log.db, so it is no data directory; name another one, or an empty one",
+            data.display()
+        )))
+    })
+}
+
+fn instance(data: &Path) -> Result<Uuid, Failure> {
+    let path = data.join(INSTANCE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| {
+            Failure::wrong(format_args!(
+                "{} is damaged; delete it, and start again after ten seconds",
+                path.display()
+            ))
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let instance = Uuid::new_v4();
+            publish(&path, &instance.to_string())?;
+            Ok(instance)
+        }
+        Err(error) => Err(Failure::failed(format_args!("{} cannot be read: {error}", path.display()))),
+    }
+}

@@ -1,0 +1,7 @@
+//! The suite that every store of views passes, on PostgreSQL.
+
+mod database;
+
+use database::Shared;
+
+projections::conformance_suite!(Shared::new());

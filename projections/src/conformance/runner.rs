@@ -1,0 +1,232 @@
+//! The runner, when things are not as they should be.
+
+use super::{
+    Place,
+    shop::{Broken, Log, account, is, line, order, placed, quick, start, wait_for, wait_until_counted},
+};
+use crate::{Runner, RunnerSettings, RunnerState};
+use aggregates::{OrderEvent, PaymentId};
+
+fn purchase(n: u64) -> [Option<aggregates::CommerceEvent>; 3] {
+    let payment = PaymentId::for_order(order(n));
+    [
+        Some(placed(n, 1, [line(1, "coffee", 9)])),
+        None,
+        Some(is(n, OrderEvent::Confirmed { payment })),
+    ]
+}
+
+/// What comes by the tail counts.
+pub fn what_is_offered_is_shown_and_says_how_far_it_is(place: &impl Place) {
+    let mut log = Log::new(1);
+    let (handle, views) = start(&log, place, quick());
+    let recorded = log.record(0, &purchase(1));
+    handle.tail().offer(recorded.clone());
+    let progress = wait_until_counted(&handle, &log);
+    assert_eq!((progress.shards[0].position, progress.shards[0].head), (3, 3));
+    let position = views.positions().expect("positions")[0];
+    assert_eq!((position.position, position.recorded_at), (3, recorded[2].at));
+    assert_eq!(views.orders(&[order(1)]).expect("an answer")[&order(1)].version, 2);
+}
+
+/// A tail that is full loses nothing.
+pub fn what_the_tail_has_no_room_for_is_read_from_the_log(place: &impl Place) {
+    let mut log = Log::new(1);
+    // It would not look at the log by itself before the test is over.
+    let settings = RunnerSettings {
+        tail_events: 2,
+        poll: std::time::Duration::from_mins(10),
+        ..quick()
+    };
+    let first = log.record(0, &[Some(placed(1, 1, [line(1, "coffee", 9)]))]);
+    let (handle, _) = start(&log, place, settings);
+    handle.tail().offer(first);
+    wait_until_counted(&handle, &log);
+    for n in 2..50 {
+        handle.tail().offer(log.record(0, &purchase(n)));
+    }
+    wait_until_counted(&handle, &log);
+}
+
+/// The log is looked at from time to time.
+pub fn events_that_nobody_offers_are_read_from_the_log(place: &impl Place) {
+    let mut log = Log::new(1);
+    let (handle, _) = start(&log, place, quick());
+    log.record(3, &purchase(1));
+    assert_eq!(wait_until_counted(&handle, &log).position(3), 3);
+}
+
+/// What is before it counts, and so do the other shards.
+pub fn an_event_that_cannot_be_read_stalls_the_views_after_all_before_it(place: &impl Place) {
+    let mut log = Log::new(1);
+    log.record(0, &purchase(1));
+    let position = log.record_poison(0);
+    log.record(1, &purchase(2));
+    let (handle, views) = start(&log, place, quick());
+    let progress = wait_for(&handle, |progress| {
+        matches!(progress.state, RunnerState::Stalled { .. }) && progress.position(1) == 3
+    });
+    let RunnerState::Stalled {
+        shard,
+        position: at,
+        reason,
+    } = progress.state
+    else {
+        panic!("it is stalled")
+    };
+    assert_eq!(
+        (shard, at, progress.shards[0].position, progress.shards[0].head),
+        (0, position, position - 1, position)
+    );
+    assert!(reason.contains("cannot be read") && reason.contains("order.vanished"), "{reason}");
+    assert_eq!(views.orders(&[order(1), order(2)]).expect("an answer").len(), 2);
+}
+
+/// One shard in trouble is the trouble of that shard.
+pub fn a_shard_that_is_stalled_is_named_and_the_others_go_on_by_the_tail(place: &impl Place) {
+    let mut log = Log::of(1, 4);
+    let poison = log.record_poison(2);
+    // Nothing but the tail brings the others on before the test is over.
+    let settings = RunnerSettings {
+        poll: std::time::Duration::from_mins(10),
+        backoff: (std::time::Duration::from_mins(10), std::time::Duration::from_mins(10)),
+        ..quick()
+    };
+    let (handle, views) = start(&log, place, settings);
+    let progress = wait_for(&handle, |progress| progress.is_stalled(2));
+    assert_eq!(
+        (progress.count.map(event_store::Shards::count), progress.several()),
+        (Some(4), true)
+    );
+    for n in 1..20 {
+        let shard = u16::try_from(n % 4).expect("small");
+        handle.tail().offer(log.record(shard, &purchase(n)));
+    }
+    let wanted = log.positions();
+    let others = [0, 1, 3];
+    let progress = wait_for(&handle, |progress| {
+        others.iter().all(|shard| progress.position(*shard) == wanted[shard])
+            && progress.shards.iter().any(|known| (known.shard, known.head) == (2, wanted[&2]))
+    });
+    assert_eq!((progress.stalled.as_slice(), progress.position(2)), ([2].as_slice(), poison - 1));
+    assert!(
+        matches!(progress.state, RunnerState::Stalled { shard: 2, .. }),
+        "{:?}",
+        progress.state
+    );
+    assert_eq!(views.orders(&[order(1), order(2), order(3)]).expect("an answer").len(), 2);
+}
+
+/// By itself.
+pub fn a_shard_whose_trouble_is_over_goes_on(place: &impl Place) {
+    let mut log = Log::of(1, 2);
+    let (broken, breaks) = Broken::around(&log);
+    log.record(0, &purchase(1));
+    log.record(1, &purchase(2));
+    let (writer, _) = place.open();
+    let handle = Runner::start(std::sync::Arc::new(broken), writer, quick()).expect("a thread");
+    wait_for(&handle, |progress| progress.stalled == [1] && progress.position(0) == 3);
+    breaks.store(false, std::sync::atomic::Ordering::Relaxed);
+    let progress = wait_until_counted(&handle, &log);
+    assert!(progress.stalled.is_empty(), "{progress:?}");
+}
+
+/// Views may be there before the first event.
+pub fn views_that_are_kept_before_there_is_a_log_are_not_filled_anew_by_the_next_start(place: &impl Place) {
+    let mut log = Log::new(1);
+    // It has been looked at, and nobody has taken a shard yet: there is no head.
+    log.found(1);
+    let (handle, _) = start(&log, place, quick());
+    wait_for(&handle, |progress| progress.count.is_some());
+    handle.tail().offer(log.record(0, &purchase(1)));
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    // What no event explains is gone when the views are filled anew.
+    place.add_an_account_that_no_event_explains();
+    let (handle, _) = start(&log, place, quick());
+    log.record(0, &purchase(2));
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    let kept = place.dump().lines().filter(|row| row.starts_with("accounts_v1: ")).count();
+    assert_eq!(kept, 1, "they were filled anew");
+}
+
+/// A log that contradicts itself is not counted past that place.
+pub fn an_event_that_does_not_fit_stalls_the_views_after_all_before_it(place: &impl Place) {
+    let mut log = Log::new(1);
+    log.record(0, &purchase(1));
+    let bad = log.record(0, &[Some(is(7, OrderEvent::PaymentExpired {}))]);
+    let (handle, views) = start(&log, place, quick());
+    let progress = wait_for(&handle, |progress| matches!(progress.state, RunnerState::Stalled { .. }));
+    let RunnerState::Stalled { position, reason, .. } = progress.state else {
+        panic!("it is stalled")
+    };
+    assert_eq!(position, bad[0].position);
+    assert!(reason.contains("orders_v2"), "{reason}");
+    assert_eq!(views.orders(&[order(1)]).expect("an answer").len(), 1);
+}
+
+/// Views belong to one log.
+pub fn views_of_another_log_are_filled_anew(place: &impl Place) {
+    let (mut one, mut other) = (Log::new(1), Log::new(2));
+    for n in 1..4 {
+        one.record(0, &purchase(n));
+    }
+    other.record(0, &purchase(8));
+    other.record(0, &purchase(9));
+    let (handle, _) = start(&one, place, quick());
+    wait_until_counted(&handle, &one);
+    handle.stop();
+    let (handle, views) = start(&other, place, quick());
+    wait_until_counted(&handle, &other);
+    assert_eq!(views.orders(&[order(1), order(8)]).expect("an answer").len(), 1);
+}
+
+/// A backup is older than its views.
+pub fn views_that_are_ahead_of_a_restored_log_are_filled_anew(place: &impl Place) {
+    let (mut log, mut restored) = (Log::new(1), Log::new(1));
+    for n in 1..4 {
+        log.record(0, &purchase(n));
+    }
+    restored.record(0, &purchase(1));
+    let (handle, _) = start(&log, place, quick());
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    let (handle, views) = start(&restored, place, quick());
+    wait_until_counted(&handle, &restored);
+    assert_eq!(views.orders(&[order(1), order(2), order(3)]).expect("an answer").len(), 1);
+}
+
+/// Two processes may keep the same views by mistake.
+pub fn two_runners_on_the_same_views_count_each_event_once(place: &impl Place) {
+    let alone = place.another();
+    let mut log = Log::new(1);
+    let (one, _) = start(&log, place, quick());
+    let (two, _) = start(&log, place, quick());
+    for n in 1..200 {
+        let batch = log.record(0, &purchase(n));
+        one.tail().offer(batch.clone());
+        two.tail().offer(batch);
+    }
+    wait_until_counted(&one, &log);
+    wait_until_counted(&two, &log);
+    one.stop();
+    two.stop();
+    let (handle, _) = start(&log, &alone, quick());
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    assert_eq!(place.dump(), alone.dump());
+}
+
+/// Stopped, and started again.
+pub fn a_runner_that_is_stopped_says_so_and_leaves_the_rest_for_later(place: &impl Place) {
+    let mut log = Log::new(1);
+    let (handle, _) = start(&log, place, quick());
+    let progress = handle.progress();
+    handle.stop();
+    assert_eq!(progress.borrow().state, RunnerState::Stopped);
+    log.record(0, &purchase(1));
+    let (handle, views) = start(&log, place, quick());
+    wait_until_counted(&handle, &log);
+    assert!(views.seller_sees(account(9), account(1)).expect("an answer"));
+}

@@ -1,0 +1,151 @@
+//! What a record looks like: a `CloudEvent` 1.0 in binary mode.
+
+use std::borrow::Cow;
+
+use event_store::Event;
+use jiff::Timestamp;
+use rdkafka::message::{Header, OwnedHeaders};
+use serde::Deserialize;
+use uuid::Uuid;
+
+/// What a consumer drops repeats by.
+pub(crate) const DEDUPE: &str = "jangbu-dedupe-key";
+
+const JSON: &str = "application/json";
+
+/// As many as a record has here.
+const HEADERS: usize = 16;
+
+/// What is taken over from an event's metadata. Who did it and under which idempotency key stays in the log.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata<'a> {
+    #[serde(borrow, default)]
+    correlation_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    causation_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    traceparent: Option<Cow<'a, str>>,
+}
+
+/// The key of an event's record, and its subject: its stream, as `order-0193...`. So a stream is in one partition, in its order.
+pub(crate) fn key(event: &Event) -> String {
+    event.stream.to_string()
+}
+
+/// The headers of an event's record.
+pub(crate) fn headers(event: &Event, subject: &str, source: &str) -> OwnedHeaders {
+    // What another program wrote into the log may have other metadata.
+    let metadata: Metadata<'_> = serde_json::from_str(&event.metadata).unwrap_or_default();
+    let position = event.position.to_string();
+    let mut headers = attributes(event.event_id, source, &event.event_type, event.recorded_at);
+    for (name, value) in [
+        ("ce_subject", Some(subject)),
+        ("ce_sequence", Some(&*event.sequence.to_string())),
+        ("ce_jangbuversion", Some(&*event.event_version)),
+        ("ce_jangbushard", Some(&*event.shard.to_string())),
+        ("ce_jangbuposition", Some(&*position)),
+        ("ce_correlationid", metadata.correlation_id.as_deref()),
+        ("ce_causationid", metadata.causation_id.as_deref()),
+        ("ce_traceparent", metadata.traceparent.as_deref()),
+        // Where those look who trace records and know no `CloudEvents`.
+        ("traceparent", metadata.traceparent.as_deref()),
+    ] {
+        if let Some(value) = value {
+            headers = with(headers, name, value);
+        }
+    }
+    headers
+}
+
+/// What every `CloudEvent` has, and what it is known by when it comes again.
+pub(crate) fn attributes(id: Uuid, source: &str, kind: &str, at: i64) -> OwnedHeaders {
+    let id = id.to_string();
+    let mut headers = OwnedHeaders::new_with_capacity(HEADERS);
+    for (name, value) in [
+        ("ce_specversion", "1.0"),
+        ("ce_id", &id),
+        ("ce_source", source),
+        ("ce_type", kind),
+        ("content-type", JSON),
+        (DEDUPE, &id),
+    ] {
+        headers = with(headers, name, value);
+    }
+    match Timestamp::from_microsecond(at) {
+        Ok(at) => with(headers, "ce_time", &at.to_string()),
+        // The attribute is optional, and a year that no calendar has is none.
+        Err(_) => headers,
+    }
+}
+
+fn with(headers: OwnedHeaders, key: &str, value: &str) -> OwnedHeaders {
+    headers.insert(Header { key, value: Some(value) })
+}
+
+#[cfg(test)]
+mod tests {
+    use event_store::StreamId;
+    use rdkafka::message::Headers as _;
+
+    use super::*;
+
+    fn event(metadata: &str) -> Event {
+        Event {
+            shard: 3,
+            position: 70,
+            stream: StreamId::new("order", Uuid::from_u128(1)),
+            sequence: 2,
+            event_id: Uuid::from_u128(9),
+            event_type: "order.placed".into(),
+            event_version: "1.0.0".into(),
+            recorded_at: 1_750_000_000_123_456,
+            payload: "{}".into(),
+            metadata: metadata.into(),
+        }
+    }
+
+    fn shown(event: &Event) -> Vec<(String, String)> {
+        let headers = headers(event, &key(event), "/jangbu/log");
+        let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.expect("a value").to_vec()).expect("text");
+        headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
+    }
+
+    #[test]
+    fn an_event_is_a_cloud_event_in_binary_mode() {
+        let metadata = r#"{"correlationId":"c","causationId":"b","actor":"a","idempotencyKey":"i","traceparent":"00-1-2-01"}"#;
+        let shown = shown(&event(metadata));
+        let expected = [
+            ("ce_specversion", "1.0"),
+            ("ce_id", "00000000-0000-0000-0000-000000000009"),
+            ("ce_source", "/jangbu/log"),
+            ("ce_type", "order.placed"),
+            ("content-type", "application/json"),
+            ("jangbu-dedupe-key", "00000000-0000-0000-0000-000000000009"),
+            ("ce_time", "2025-06-15T15:06:40.123456Z"),
+            ("ce_subject", "order-00000000-0000-0000-0000-000000000001"),
+            ("ce_sequence", "2"),
+            ("ce_jangbuversion", "1.0.0"),
+            ("ce_jangbushard", "3"),
+            ("ce_jangbuposition", "70"),
+            ("ce_correlationid", "c"),
+            ("ce_causationid", "b"),
+            ("ce_traceparent", "00-1-2-01"),
+            ("traceparent", "00-1-2-01"),
+        ];
+        assert_eq!(shown, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn metadata_of_another_program_and_times_that_are_none_do_no_harm() {
+        for metadata in ["{}", "[]", "not json", r#"{"correlationId":7}"#] {
+            let mut event = event(metadata);
+            event.recorded_at = i64::MAX;
+            let shown = shown(&event);
+            assert!(
+                shown.iter().all(|(name, _)| name != "ce_time" && name != "ce_correlationid"),
+                "{shown:?}"
+            );
+        }
+    }
+}
