@@ -57,7 +57,7 @@ fuzz_target!(|text: &str| {
             assert!(!listing.contains(SECRET), "{listing}");
             let _ = settings.check_supported();
             let _ = settings.without_effect();
-            let _ = settings.keys_dir();
+            let _ = settings.directories("backup");
         }
         Err(failure) => assert!(!failure.0.is_empty()),
     }
