@@ -46,21 +46,14 @@ pub(crate) struct Places {
 impl Places {
     /// Opens all, once no other process holds the log: one that is started beside it stands by, and takes over when the other goes.
     pub(crate) fn open_when_free(settings: &Settings) -> Result<Self, Failure> {
-        match &settings.store {
-            Place::Sqlite => Self::open(settings),
-            Place::Postgres(_) | Place::Esdb(_) => {
-                let places = Self::open(settings)?;
-                if !wait_until_free(places.store.as_ref(), places.instance)? {
-                    return Ok(places);
-                }
-                // What the other one has done meanwhile is not what was read at first.
-                drop(places);
-                Self::open(settings)
-            }
-        }
+        Self::opened(settings, true)
     }
 
     pub(crate) fn open(settings: &Settings) -> Result<Self, Failure> {
+        Self::opened(settings, false)
+    }
+
+    fn opened(settings: &Settings, wait: bool) -> Result<Self, Failure> {
         let data = &settings.data;
         let (store, directory): (Arc<dyn EventStore>, _) = match &settings.store {
             Place::Sqlite => {
@@ -82,6 +75,11 @@ impl Places {
         let reader = store.reader()?;
         let known = reader.shard_count()?;
         let shards = settings.shards.or(known).unwrap_or(Shards::ONE);
+        let instance = instance(data)?;
+        // Before anything else is opened: what the holder does meanwhile, with keys and views too, is its own.
+        if wait && directory.is_some() {
+            wait_until_free(store.as_ref(), known.unwrap_or(shards), instance)?;
+        }
         let heads = heads(reader.as_ref(), shards)?;
         // New keys for an old log would make everything in it unreadable without a word.
         let how = if heads.iter().all(|head| *head == 0) {
@@ -98,29 +96,32 @@ impl Places {
             vault,
             views,
             views_writer,
-            instance: instance(data)?,
+            instance,
             directory,
         })
     }
 }
 
-/// Takes each shard as soon as nobody else has it; says whether it had to wait.
-fn wait_until_free(store: &dyn EventStore, instance: Uuid) -> Result<bool, Failure> {
+/// Takes each shard as soon as nobody else has it.
+fn wait_until_free(store: &dyn EventStore, shards: Shards, instance: Uuid) -> Result<(), Failure> {
     let mut writer = store.writer()?;
     let mut waited = false;
-    for shard in store.reader()?.shards()? {
+    for shard in shards.all() {
         while let Err(error) = writer.take(shard, instance, jiff::Timestamp::now().as_microsecond()) {
-            let StoreError::Held { holder, .. } = &error else {
-                return Err(error.into());
-            };
-            if !waited {
-                tracing::info!(shard, %holder, "another process holds the log: standing by, to take over when it goes");
+            match &error {
+                StoreError::Held { holder, .. } if !waited => {
+                    tracing::info!(shard, %holder, "another process holds the log: standing by, to take over when it goes");
+                }
+                StoreError::Held { .. } => {}
+                // The database changes its place, perhaps together with the holder.
+                StoreError::Unavailable(_) if waited => tracing::warn!(%error, "standing by"),
+                _ => return Err(error.into()),
             }
             waited = true;
             std::thread::sleep(STAND_BY);
         }
     }
-    Ok(waited)
+    Ok(())
 }
 
 /// Brings everything to the versions of this program, and gives roles of the log's database what they need.

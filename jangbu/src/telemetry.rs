@@ -8,7 +8,13 @@ mod traces;
 use std::{fmt::Write as _, io::IsTerminal as _};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt as _, filter_fn},
+    fmt,
+    layer::{Filter, SubscriberExt as _},
+    util::SubscriberInitExt as _,
+};
 
 pub(crate) use looks::{Looking, Looks};
 pub(crate) use traces::Traces;
@@ -51,6 +57,11 @@ pub(crate) fn start(settings: &Settings) -> Result<Traces, Failure> {
 
 type Lines<S> = Box<dyn Layer<S> + Send + Sync>;
 
+/// What no setting lets through: the client of PostgreSQL shows the values of its statements, keys among them, from DEBUG on.
+fn unless_values<S>() -> impl Filter<S> {
+    filter_fn(|of| !of.target().starts_with("tokio_postgres") || *of.level() <= tracing::Level::INFO)
+}
+
 /// What is logged, and how.
 fn lines(settings: &Settings) -> Result<Lines<Registry>, Failure> {
     let filter = EnvFilter::try_new(&settings.log).map_err(Failure::wrong)?;
@@ -63,9 +74,9 @@ fn lines(settings: &Settings) -> Result<Lines<Registry>, Failure> {
         let lines = fmt::layer()
             .fmt_fields(fmt::format::JsonFields::new())
             .event_format(lines::JsonLines);
-        lines.with_filter(filter).boxed()
+        lines.with_filter(filter.and(unless_values())).boxed()
     } else {
-        fmt::layer().with_filter(filter).boxed()
+        fmt::layer().with_filter(filter.and(unless_values())).boxed()
     })
 }
 

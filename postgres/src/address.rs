@@ -248,7 +248,7 @@ mod tests {
         let address: Address = "postgres://shop:s3cret@db1:5433,db2/jangbu?sslmode=require"
             .parse()
             .expect("an address");
-        assert_eq!(format!("{address:?}"), "postgres://shop@db1:5433,db2:5433/jangbu");
+        assert_eq!(format!("{address:?}"), "postgres://shop@db1:5433,db2:5432/jangbu");
         assert!(address.is_encrypted() && !address.verify);
         let address: Address = "postgresql://shop@db/?sslmode=verify-full&sslrootcert=/etc/a%20b.pem"
             .parse()

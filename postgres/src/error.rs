@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, fmt};
 
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
 /// An error of a session. It says what the server said, but no values of rows.
 #[derive(Clone, Debug)]
@@ -65,11 +65,6 @@ impl Error {
         ];
         self.state.as_ref().is_some_and(|state| missing.contains(state))
     }
-
-    /// Whether an earlier statement of the same transaction failed: that one's error tells why.
-    pub fn is_aftermath(&self) -> bool {
-        self.state == Some(SqlState::IN_FAILED_SQL_TRANSACTION)
-    }
 }
 
 impl fmt::Display for Error {
@@ -85,8 +80,12 @@ impl std::error::Error for Error {}
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let state = error.code().cloned();
+        let ended = error
+            .as_db_error()
+            .is_some_and(|said| matches!(said.parsed_severity(), Some(Severity::Fatal | Severity::Panic)));
         let trouble = match &state {
-            _ if error.is_closed() => Trouble::Lost,
+            // Whatever the server says as it ends the session, or itself: what was under way may have happened.
+            _ if ended || error.is_closed() => Trouble::Lost,
             Some(state) => judge(state.code()),
             // Not from the server: the connection broke, or a value does not fit a column.
             None if error.source().is_some_and(<dyn std::error::Error>::is::<std::io::Error>) => Trouble::Lost,

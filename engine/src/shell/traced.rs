@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use aggregates::Kind;
 use rustc_hash::FxHashMap;
 use tracing::Span;
 use uuid::Uuid;
@@ -18,11 +19,13 @@ const MOST_ORDERS: usize = 4_096;
 /// The span that covers a request from its place in the queue to its answer.
 pub(super) fn span(request: &Request, shard: u16) -> Span {
     let (kind, id) = request.command.target();
+    // An address's stream is named by its blind index, which stands for a person for ever: that leaves nowhere.
+    let id = Some(id).filter(|_| kind != Kind::Email).map(tracing::field::display);
     tracing::debug_span!(
         "execute",
         otel.name = format!("execute {}", kind.name()),
         aggregate = kind.name(),
-        id = %id,
+        id,
         shard,
         correlation = %request.cause.correlation.simple(),
         version = tracing::field::Empty,

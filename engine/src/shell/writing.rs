@@ -37,18 +37,19 @@ pub(super) fn write_batches(writer: &mut dyn LogWriter, reader: &dyn LogReader, 
     for outcome in FAILURES {
         metrics::counter!("jangbu_commit_failures_total", "outcome" => outcome).increment(0);
     }
-    // Taking the shards was the first.
-    let mut last_beat = Instant::now();
+    // Taking the shards was the first, but reading what they had left to do may have taken a while.
+    let mut last_beat: Option<Instant> = None;
     loop {
-        if last_beat.elapsed() >= HEARTBEAT {
+        if last_beat.is_none_or(|beat| beat.elapsed() >= HEARTBEAT) {
             for taken in shards {
                 if let Err(error) = beat(writer, taken) {
                     return tell_all(shards, &error);
                 }
             }
-            last_beat = Instant::now();
+            last_beat = Some(Instant::now());
         }
-        match batches.recv_timeout(HEARTBEAT.saturating_sub(last_beat.elapsed())) {
+        let since = last_beat.map_or(Duration::ZERO, |beat| beat.elapsed());
+        match batches.recv_timeout(HEARTBEAT.saturating_sub(since)) {
             Ok(first) => {
                 // A shard has one batch under way, so there are no more than shards.
                 let together: Vec<_> = [first].into_iter().chain(batches.try_iter().take(shards.len() - 1)).collect();

@@ -174,6 +174,16 @@ struct PatientWriter {
     reader: Box<dyn LogReader>,
 }
 
+impl PatientWriter {
+    fn is_there(&self, batch: &Batch) -> bool {
+        let last = batch.last_position();
+        let there = self.reader.batches(batch.shard, last - 1, 1).expect("read");
+        there
+            .iter()
+            .any(|(position, _, hash, epoch)| (*position, *hash, *epoch) == (last, batch.hash, batch.epoch))
+    }
+}
+
 impl LogWriter for PatientWriter {
     fn found(&mut self, shards: Shards) -> Result<Shards, StoreError> {
         self.writer.found(shards)
@@ -197,11 +207,11 @@ impl LogWriter for PatientWriter {
                 Err(CommitError::Unknown(_)) => {
                     for batch in batches {
                         let head = self.reader.head(batch.shard).expect("read").expect("a head");
-                        if head.epoch != batch.epoch {
-                            return Err(CommitError::Fenced(batch.shard));
-                        }
-                        if !batch.events.is_empty() && head.position >= batch.last_position() {
+                        // Whoever took over since has not undone it.
+                        if !batch.events.is_empty() && self.is_there(batch) {
                             left.retain(|other| other != batch);
+                        } else if head.epoch != batch.epoch {
+                            return Err(CommitError::Fenced(batch.shard));
                         }
                     }
                     if left.is_empty() {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use event_store::{Batch, CommitError, GENESIS, HOLDER_EXPIRES_AFTER, Hash, Head, LogWriter, Shards, StoreError};
+use event_store::{Batch, CommitError, GENESIS, GIVEN_UP, HOLDER_EXPIRES_AFTER, Hash, Head, LogWriter, Shards, StoreError};
 use uuid::Uuid;
 
 use crate::{
@@ -39,13 +39,17 @@ impl EsdbWriter {
     fn last_heard(&self, shard: u16, taken: &Taken) -> Result<i64, StoreError> {
         let beats = self.log.server.last(&self.log.holder_stream(shard), HEARTBEATS.into());
         let beats = beats.map_err(StoreError::Unavailable)?;
-        let of_holder = beats
+        let of_holder: Vec<_> = beats
             .iter()
             .filter(|entry| entry.name == HEARTBEAT)
             .filter_map(|entry| entry::data::<Heartbeat>(entry).ok())
             .filter(|beat| beat.epoch == taken.epoch)
-            .map(|beat| beat.at);
-        Ok(of_holder.max().map_or(taken.at, |beat| beat.max(taken.at)))
+            .map(|beat| beat.at)
+            .collect();
+        if of_holder.contains(&GIVEN_UP) {
+            return Ok(GIVEN_UP);
+        }
+        Ok(of_holder.into_iter().max().map_or(taken.at, |beat| beat.max(taken.at)))
     }
 }
 

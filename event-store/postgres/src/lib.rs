@@ -60,7 +60,8 @@ impl PostgresStore {
     /// # Errors
     /// The server cannot be used, or the schema is another one: one line that names the database and the remedy.
     pub fn open(address: &Address) -> Result<Self, StoreError> {
-        Self::opened(address, |session| schema::LOG.migrate(session))
+        // Its readers too ask the one that is written to: an engine must not take what a standby does not have yet for what is not there.
+        Self::opened(&address.clone().for_writing(), |session| schema::LOG.migrate(session))
     }
 
     /// Opens a log that is there, and changes nothing.

@@ -5,9 +5,6 @@ use postgres_session::Schema;
 /// Of the log, in the schema that comes first in the role's search path (`public`).
 pub(crate) const LOG: Schema = Schema { name: "log", steps: &[V1] };
 
-/// The channel that is notified after a commit.
-pub(crate) const CHANNEL: &str = "jangbu_log";
-
 /// An error of `jangbu_append`: the shard's head is not where the batch says, or under another epoch.
 pub(crate) const FENCED: &str = "JB001";
 
@@ -19,6 +16,9 @@ pub(crate) const CONTRADICTION: &str = "JB002";
 ///
 /// The stream's key begins with the id, as in SQLite's: an order's streams have ids that are the same or neighbours.
 const V1: &str = r#"
+-- The functions remember this path: what a role makes for itself, temporary tables too, comes after what is here.
+SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
+
 CREATE TABLE log (
     one integer PRIMARY KEY DEFAULT 1 CHECK (one = 1),
     log_id uuid NOT NULL,
@@ -152,6 +152,11 @@ BEGIN
     IF EXISTS (SELECT FROM added LEFT JOIN log_head USING (shard) WHERE added.position > coalesce(log_head.position, 0)) THEN
         RAISE EXCEPTION 'events are appended with their batch, never put in' USING ERRCODE = 'insufficient_privilege';
     END IF;
+    -- A row that was numbered and then not put in (ON CONFLICT DO NOTHING) would leave a gap.
+    IF EXISTS (SELECT FROM log_head WHERE shard = 0 AND position > 0
+               AND NOT EXISTS (SELECT FROM events WHERE events.shard = 0 AND events.position = log_head.position)) THEN
+        RAISE EXCEPTION 'a row was numbered and not put in: leave ON CONFLICT away' USING ERRCODE = 'insufficient_privilege';
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER events_are_behind_no_head AFTER INSERT ON events REFERENCING NEW TABLE AS added
@@ -193,7 +198,7 @@ BEGIN
     END IF;
     INSERT INTO batches VALUES (its_shard, last, its_previous_hash, its_hash, its_epoch);
 END $$;
-REVOKE EXECUTE ON FUNCTION jangbu_append, jangbu_chain FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION jangbu_append, jangbu_chain, jangbu_number, jangbu_behind_no_head FROM PUBLIC;
 
 CREATE FUNCTION jangbu_unpark(its_shard integer, ids uuid[], ats bigint[], bys text[], hows text[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN

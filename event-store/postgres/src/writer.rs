@@ -15,7 +15,6 @@ use uuid::Uuid;
 use crate::{
     errors,
     reader::{self, bound},
-    schema::CHANNEL,
 };
 
 /// How long a commit may take. Longer, and the session is given up, to find out on another what has become of it.
@@ -30,7 +29,11 @@ const CHAINED_AT_ONCE: i64 = 1_000;
 /// Whoever acknowledges must know that it is durable, whatever the database's own setting is.
 const SET_UP: &str = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local');
 SET idle_in_transaction_session_timeout = '30s';
-SET lock_timeout = '15s'";
+SET lock_timeout = '15s';
+SET default_transaction_read_only = on";
+
+/// Nothing is written outside of a transaction: should the server not begin one, it refuses all that was sent behind it.
+const BEGIN: &str = "BEGIN READ WRITE";
 
 /// Appends to one log.
 pub(crate) struct PostgresWriter {
@@ -85,7 +88,7 @@ impl PostgresWriter {
 
     /// A transaction that is open no more when this returns.
     fn transaction<T>(session: &Session, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        session.script("BEGIN")?;
+        session.script(BEGIN)?;
         let done = work().and_then(|answer| session.script("COMMIT").map(|()| answer));
         if done.is_err() && !session.is_closed() {
             // The first error is the one to tell.
@@ -97,29 +100,38 @@ impl PostgresWriter {
     /// What has become of a commit that got no answer: the server is asked until it tells.
     fn find_out(&mut self, process: i32, batches: &[&Batch], error: Error) -> Result<(), CommitError> {
         self.session = None;
-        let Some(batch) = batches.iter().find(|batch| !batch.events.is_empty()) else {
-            // It moves no head, so the head cannot tell. Whoever drops it loses nothing: what it holds is read again.
-            return Err(CommitError::Unknown(Box::new(error)));
-        };
         tracing::warn!(%error, address = %self.address, "a commit got no answer; asking what has become of it");
         let begun = Instant::now();
         loop {
-            let head = self.session().and_then(|session| settled_head(session, process, batch.shard));
-            match head {
-                Ok(Some(head)) if head.epoch != batch.epoch => return Err(CommitError::Fenced(batch.shard)),
-                Ok(Some(head)) if (head.position, head.hash) == (batch.last_position(), batch.hash) => {
-                    tracing::info!(shard = batch.shard, "the commit without an answer was done");
+            let found = self.session().and_then(|session| {
+                Self::transaction(session, || {
+                    settle(session, process, batches)?;
+                    became(session, batches)
+                })
+            });
+            match found {
+                Ok(Became::Written) => {
+                    tracing::info!("the commit without an answer was done");
                     return Ok(());
                 }
-                Ok(_) => return Err(CommitError::NotWritten(Box::new(error))),
+                Ok(Became::Nothing) => return Err(CommitError::NotWritten(Box::new(error))),
+                Ok(Became::Fenced(shard)) => return Err(CommitError::Fenced(shard)),
                 Err(_) if begun.elapsed() < self.outcome_within => {
                     self.session = None;
                     thread::sleep(AGAIN);
                 }
-                Err(_) => return Err(CommitError::Unknown(Box::new(error))),
+                // Neither written nor not: only a new start finds out.
+                Err(_) => return Err(CommitError::Disk(Box::new(error))),
             }
         }
     }
+}
+
+/// What a commit without an answer has become.
+enum Became {
+    Written,
+    Nothing,
+    Fenced(u16),
 }
 
 fn reconnect(address: &Address) -> Result<Session, Error> {
@@ -133,23 +145,56 @@ fn connect(address: &Address) -> Result<Session, Error> {
     Session::open(address, SET_UP, PATIENCE)
 }
 
-/// The head once whatever an earlier session of ours had under way has ended.
-fn settled_head(session: &Session, earlier: i32, shard: u16) -> Result<Option<Head>, Error> {
+/// Returns once whatever an earlier session of ours had under way for these shards has ended.
+fn settle(session: &Session, earlier: i32, batches: &[&Batch]) -> Result<(), Error> {
     // Nobody waits for it any more. It is not there when the server has started anew, or has noticed itself.
     session.query(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND usename = current_user AND pid <> pg_backend_pid()",
         &[&earlier],
     )?;
-    // Waits for the lock that the earlier transaction has for as long as it lasts.
-    session.query("SELECT FROM log_head WHERE shard = $1 FOR SHARE", &[&i32::from(shard)])?;
-    reader::head(session, shard)
+    // Waits for the locks that the earlier transaction has for as long as it lasts. Locking writes to the write-ahead log, so this transaction's own
+    // COMMIT waits for a synchronous standby, which then has the earlier one too.
+    for batch in batches {
+        session.query("SELECT FROM log_head WHERE shard = $1 FOR SHARE", &[&i32::from(batch.shard)])?;
+    }
+    Ok(())
+}
+
+/// Looks for what the batches have left behind. They are one transaction, so the trace of one is that of all.
+fn became(session: &Session, batches: &[&Batch]) -> Result<Became, Error> {
+    for batch in batches {
+        let written = if !batch.events.is_empty() {
+            session.query_opt(
+                "SELECT FROM batches WHERE shard = $1 AND last_position = $2 AND hash = $3 AND epoch = $4",
+                &[
+                    &i32::from(batch.shard),
+                    &bound(batch.last_position()),
+                    &batch.hash.as_slice(),
+                    &bound(batch.epoch),
+                ],
+            )?
+        } else if let Some(record) = batch.records.first() {
+            session.query_opt("SELECT FROM idempotency WHERE key = $1", &[&record.key.0.as_slice()])?
+        } else {
+            continue;
+        };
+        return Ok(match (written, reader::head(session, batch.shard)?) {
+            (Some(_), _) => Became::Written,
+            (None, Some(head)) if head.epoch != batch.epoch => Became::Fenced(batch.shard),
+            (None, _) => Became::Nothing,
+        });
+    }
+    // It leaves no trace that could be told from an older one. Whoever drops it loses nothing: what it holds is read again.
+    Ok(Became::Nothing)
 }
 
 impl LogWriter for PostgresWriter {
     fn found(&mut self, shards: Shards) -> Result<Shards, StoreError> {
         let found = self.simply(|session| {
-            session.execute("UPDATE log SET shards = $1 WHERE shards IS NULL", &[&i32::from(shards.count())])?;
-            reader::shard_count(session)
+            Self::transaction(session, || {
+                session.execute("UPDATE log SET shards = $1 WHERE shards IS NULL", &[&i32::from(shards.count())])?;
+                reader::shard_count(session)
+            })
         });
         let found = found.map_err(|error| errors::reading(&self.address, error))?;
         found.ok_or_else(|| errors::damaged(&self.address, "the log does not say how many shards it has"))
@@ -192,10 +237,12 @@ impl LogWriter for PostgresWriter {
 
     fn heartbeat(&mut self, shard: u16, epoch: u64, now: i64) -> Result<(), CommitError> {
         let moved = self.simply(|session| {
-            session.execute(
-                "UPDATE log_head SET heartbeat = $1 WHERE shard = $2 AND epoch = $3",
-                &[&now, &i32::from(shard), &bound(epoch)],
-            )
+            Self::transaction(session, || {
+                session.execute(
+                    "UPDATE log_head SET heartbeat = $1 WHERE shard = $2 AND epoch = $3",
+                    &[&now, &i32::from(shard), &bound(epoch)],
+                )
+            })
         });
         match moved {
             Ok(1) => Ok(()),
@@ -217,6 +264,14 @@ fn first_fenced(session: &Session, batches: &[&Batch]) -> u16 {
 
 /// The head under its new epoch, or the instance that holds it.
 fn take(session: &Session, shard: u16, instance: Uuid, now: i64) -> Result<Result<Head, Uuid>, Error> {
+    // Whoever only asks takes no lock that the holder would wait for.
+    let held = session.query_opt(
+        "SELECT instance FROM log_head WHERE shard = $1 AND instance <> $2 AND heartbeat > $3",
+        &[&i32::from(shard), &instance, &now.saturating_sub(HOLDER_EXPIRES_AFTER)],
+    )?;
+    if let Some(row) = held {
+        return Ok(Err(row.get(0)));
+    }
     let taken = session.query_opt(
         "INSERT INTO log_head AS held (shard, position, epoch, hash, recorded_at, orders_numbered, instance, heartbeat)
          VALUES ($1, 0, 1, $2, 0, 0, $3, $4)
@@ -255,7 +310,12 @@ fn chain(session: &Session, shard: u16) -> Result<(), Error> {
             return Ok(());
         }
         let events: Vec<Event> = reader::events(session, shard, chained, CHAINED_AT_ONCE)?;
-        let Some(last) = events.last() else { return Ok(()) };
+        let Some(last) = events.last() else {
+            return Err(Error::unexpected(format!(
+                "shard {shard} has no event behind {chained}, and its head is at {}",
+                head.position
+            )));
+        };
         let hash = batch_hash(&head.hash, &events);
         session.query(
             "SELECT jangbu_chain($1, $2, $3, $4, $5)",
@@ -277,7 +337,7 @@ fn chain(session: &Session, shard: u16) -> Result<(), Error> {
 
 fn write(session: &Session, batches: &[&Batch]) -> Result<(), Error> {
     let mut pipeline = session.pipeline();
-    pipeline.script("BEGIN");
+    pipeline.script(BEGIN);
     for batch in batches {
         append(&mut pipeline, batch)?;
         write_unfinished(&mut pipeline, batch)?;
@@ -286,16 +346,6 @@ fn write(session: &Session, batches: &[&Batch]) -> Result<(), Error> {
     pipeline.script("COMMIT");
     // The COMMIT of a transaction that has failed is its ROLLBACK, and its own error is not the first.
     pipeline.run()?;
-    // Whoever waits is woken in a transaction of its own: in the other, the lock that NOTIFY takes would make all shards wait for its fsync.
-    if batches.iter().any(|batch| !batch.events.is_empty()) {
-        let woken = session.query(
-            "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')",
-            &[&CHANNEL],
-        );
-        if let Err(error) = woken {
-            tracing::debug!(%error, "nobody was woken; whoever waits looks by itself");
-        }
-    }
     Ok(())
 }
 

@@ -147,7 +147,7 @@ fn whoever_was_taken_over_while_it_was_cut_off_is_fenced() {
     cut_off.insist(2);
     proxy.cut();
     let refused = cut_off.write(2).expect_err("nobody is there");
-    assert!(matches!(refused, CommitError::NotWritten(_) | CommitError::Unknown(_)), "{refused}");
+    assert!(matches!(refused, CommitError::NotWritten(_) | CommitError::Disk(_)), "{refused}");
     let mut next = Pen::take(&store(database.url()));
     next.insist(3);
     proxy.mend();

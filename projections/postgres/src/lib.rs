@@ -29,7 +29,8 @@ impl PostgresViews {
     /// One line that names the database and the remedy.
     pub fn open(address: &Address) -> Result<(PostgresViewsWriter, Arc<Self>), OpenError> {
         let session = open::migrated(address)?;
-        let readers = Self::open_read_only(address)?;
+        // Its readers too ask the one that is written to: a standby may not show yet what the writer knows to be shown.
+        let readers = Self::open_read_only(&address.clone().for_writing())?;
         Ok((PostgresViewsWriter::on(session, address.clone()), readers))
     }
 
