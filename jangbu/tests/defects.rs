@@ -472,6 +472,12 @@ async fn n16_after_every_kind_of_end_the_books_add_up_to_the_unit() {
         client.new_product(&seller, 1_000, 20).await,
         client.new_product(&seller, 2_000, 30).await,
     ];
+    // One of each end that needs goods, while there are some; in the rush nobody knows who gets them.
+    let one = [(products[1].as_str(), 1)];
+    let unwanted = client.place(&buyer, &order(&one, Pay::CardLater)).await.order_id();
+    assert_eq!(cancel(&client, &buyer, &unwanted).await.status, 202);
+    let forgotten = client.place(&buyer, &order(&one, Pay::CardLater)).await.order_id();
+    let declined = client.buy(&buyer, &order(&one, Pay::Card(&payment_key("declined")))).await.outcome();
     let mut working = JoinSet::new();
     for number in 0..64_u32 {
         let (client, buyer, products) = (client.clone(), buyer.clone(), products.clone());
@@ -493,7 +499,11 @@ async fn n16_after_every_kind_of_end_the_books_add_up_to_the_unit() {
             client.ended(&buyer, &order).await.outcome()
         });
     }
-    let outcomes = working.join_all().await;
+    let mut outcomes = working.join_all().await;
+    outcomes.push(declined);
+    for order in [&unwanted, &forgotten] {
+        outcomes.push(client.ended(&buyer, order).await.outcome());
+    }
     for wanted in [
         "CONFIRMED",
         "CANCELLED OUT_OF_STOCK",
