@@ -254,7 +254,7 @@ fn a_setting_that_is_unknown_bad_or_beyond_this_version_ends_it_with_2() {
     for (name, value, word) in [
         ("JANGBU_PAYMENT__TIMOUT", "5s", "no setting"),
         ("JANGBU_PAYMENT__TIMEOUT", "5 parsecs", "the environment"),
-        ("JANGBU_STORE", "postgres://shop:secret@db/shop", "does not support"),
+        ("JANGBU_STORE", "postgres://shop:secret@db/shop?sslmode=verify-ca", "sslmode"),
         ("JANGBU_SHARDS", "0", "1 to 1024"),
         ("JANGBU_GATEWAY", "toss", "JANGBU_TOSS__SECRET_KEY"),
     ] {
