@@ -477,7 +477,10 @@ async fn n16_after_every_kind_of_end_the_books_add_up_to_the_unit() {
     let unwanted = client.place(&buyer, &order(&one, Pay::CardLater)).await.order_id();
     assert_eq!(cancel(&client, &buyer, &unwanted).await.status, 202);
     let forgotten = client.place(&buyer, &order(&one, Pay::CardLater)).await.order_id();
-    let declined = client.buy(&buyer, &order(&one, Pay::Card(&payment_key("declined")))).await.outcome();
+    let declined = client
+        .buy(&buyer, &order(&one, Pay::Card(&payment_key("declined"))))
+        .await
+        .outcome();
     let mut working = JoinSet::new();
     for number in 0..64_u32 {
         let (client, buyer, products) = (client.clone(), buyer.clone(), products.clone());
