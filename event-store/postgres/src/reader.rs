@@ -119,11 +119,7 @@ impl LogReader for PostgresReader {
     }
 
     fn events(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.answer(|session| {
-            let sql = format!("SELECT {EVENT} FROM events WHERE shard = $1 AND position > $2 ORDER BY position LIMIT $3");
-            let rows = session.query(&sql, &[&i32::from(shard), &bound(after), &most(limit)])?;
-            rows.iter().map(|row| event(row, 0)).collect()
-        })
+        self.answer(|session| events(session, shard, bound(after), most(limit)))
     }
 
     fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
@@ -403,17 +399,14 @@ pub(crate) fn head(session: &Session, shard: u16) -> Result<Option<Head>, Error>
 }
 
 /// Events of a shard.
-pub(crate) fn events(session: &Session, shard: u16, after: i64, limit: i64) -> Result<Vec<Event>, Error> {
+pub(crate) fn events(session: &Session, shard: u16, after: i64, limit: i64) -> Read<Vec<Event>> {
     let sql = format!("SELECT {EVENT} FROM events WHERE shard = $1 AND position > $2 ORDER BY position LIMIT $3");
     let rows = session.query(&sql, &[&i32::from(shard), &after, &limit])?;
-    rows.iter()
-        .map(|row| event(row, 0))
-        .collect::<Read<_>>()
-        .map_err(Unread::into_error)
+    rows.iter().map(|row| event(row, 0)).collect()
 }
 
 impl Unread {
-    fn into_error(self) -> Error {
+    pub(crate) fn into_error(self) -> Error {
         match self {
             Self::Failed(error) => error,
             Self::Damaged(what) => Error::unexpected(what),

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     errors,
-    reader::{self, bound},
+    reader::{self, Unread, bound},
 };
 
 /// How long a commit may take. Longer, and the session is given up, to find out on another what has become of it.
@@ -309,7 +309,7 @@ fn chain(session: &Session, shard: u16) -> Result<(), Error> {
         if chained >= bound(head.position) {
             return Ok(());
         }
-        let events: Vec<Event> = reader::events(session, shard, chained, CHAINED_AT_ONCE)?;
+        let events: Vec<Event> = reader::events(session, shard, chained, CHAINED_AT_ONCE).map_err(Unread::into_error)?;
         let Some(last) = events.last() else {
             return Err(Error::unexpected(format!(
                 "shard {shard} has no event behind {chained}, and its head is at {}",
