@@ -3,7 +3,7 @@
 //! A store's test says where a store lives ([`Place`]) and names the suite ([`conformance_suite!`](crate::conformance_suite));
 //! each check becomes a test of its own, on a place of its own. What a store lacks is skipped by name.
 
-use std::{thread, time::Duration};
+use std::{sync::Barrier, thread, time::Duration};
 
 use uuid::Uuid;
 
@@ -48,6 +48,7 @@ macro_rules! conformance_suite {
             "head" => a_new_shard_has_a_head_under_a_new_epoch,
             "head" => a_commit_moves_every_field_of_the_head,
             "shards" => the_number_of_shards_is_fixed_once,
+            "shards" => those_who_fix_the_number_of_shards_at_once_agree,
             "unknown" => what_does_not_exist_reads_as_nothing,
             "expected-version" => an_existing_version_is_refused_with_all_that_is_beside_it,
             "expected-version" => one_version_twice_in_a_commit_is_refused,
@@ -60,6 +61,9 @@ macro_rules! conformance_suite {
             "fencing" => an_older_epoch_is_fenced,
             "fencing" => a_head_elsewhere_fences,
             "fencing" => a_live_holder_keeps_its_shard,
+            "fencing" => a_shard_that_was_assigned_is_seized_from_a_live_holder,
+            "fencing" => of_those_who_seize_a_shard_at_once_one_appends,
+            "fencing" => writers_of_different_shards_go_on_beside_one_another,
             "fencing" => writers_that_take_over_one_another_leave_a_gapless_log,
             "append-only-triggers" => recorded_history_cannot_be_rewritten,
             "reading" => a_log_is_read_by_position,
@@ -111,6 +115,8 @@ pub fn a_new_shard_has_a_head_under_a_new_epoch(place: &impl Place) {
     );
     assert!(!first.log_id.is_nil());
     assert_eq!(reader.shards().expect("read"), [3, 65_535]);
+    let each = [3, 65_535].map(|shard| reader.head(shard).expect("read").expect("a head"));
+    assert_eq!(reader.heads().expect("read"), each);
 }
 
 /// How many shards a log has is said once, and stays so.
@@ -127,6 +133,28 @@ pub fn the_number_of_shards_is_fixed_once(place: &impl Place) {
     drop(reader);
     drop(store);
     assert_eq!(place.open().writer().expect("a writer").found(shards(2)).expect("known"), shards(4));
+}
+
+/// Several that begin an empty log at once, each with a number of its own, get the same answer.
+pub fn those_who_fix_the_number_of_shards_at_once_agree(place: &impl Place) {
+    let store = place.open();
+    let mut writers: Vec<_> = (1..=4_u16).map(|count| (count, store.writer().expect("a writer"))).collect();
+    let begin = Barrier::new(writers.len());
+    let found: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = writers
+            .iter_mut()
+            .map(|(count, writer)| {
+                let begin = &begin;
+                scope.spawn(move || {
+                    begin.wait();
+                    writer.found(Shards::new(*count).expect("so many")).expect("fixed")
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("it ends")).collect()
+    });
+    assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "{found:?}");
+    assert_eq!(reader(&store).shard_count().expect("read"), Some(found[0]));
 }
 
 /// The head says where the log stands: position, hash, time, orders numbered.
@@ -469,6 +497,103 @@ pub fn a_live_holder_keeps_its_shard(place: &impl Place) {
     writer
         .take(0, holder, too_early + HOLDER_EXPIRES_AFTER)
         .expect("what was given up is free at once");
+}
+
+/// Whoever was given the shard has it at once, however fresh the holder's heartbeat is; the holder is fenced.
+pub fn a_shard_that_was_assigned_is_seized_from_a_live_holder(place: &impl Place) {
+    let store = place.open();
+    let (holder, other, now) = (Uuid::from_u128(1), Uuid::from_u128(2), 1_000_000_000);
+    let seize = |instance| {
+        let mut writer = store.writer().expect("a writer");
+        let head = writer.seize(0, instance, now).expect("it is its own");
+        Pen { writer, head }
+    };
+    // One that nobody ever had can be seized too.
+    let mut first = seize(holder);
+    first.write_events(&[(order(1), 1)]);
+    first.writer.heartbeat(0, first.head.epoch, now).expect("it holds");
+
+    let mut second = seize(other);
+    assert!(second.head.epoch > first.head.epoch);
+    assert_eq!((second.head.position, second.head.hash), (1, first.head.hash));
+    let late = first.batch(&[(order(1), 2)]);
+    assert!(matches!(first.writer.commit(&[&late]), Err(CommitError::Fenced(0))));
+    assert!(matches!(
+        first.writer.heartbeat(0, first.head.epoch, now),
+        Err(CommitError::Fenced(0))
+    ));
+    second.write_events(&[(order(1), 2)]);
+    second.writer.heartbeat(0, second.head.epoch, now).expect("it holds");
+
+    let mut again = seize(other);
+    assert!(again.head.epoch > second.head.epoch, "one's own, under a new epoch");
+    again.write_events(&[(order(1), 3)]);
+    let held = first.writer.take(0, holder, now);
+    assert!(
+        matches!(held, Err(StoreError::Held { shard: 0, .. })),
+        "it is the seizer's, as if it had taken it: {held:?}"
+    );
+    verify_chain(&*reader(&store), 0).expect("sound");
+}
+
+/// Of two that seize a shard at the same time each gets an epoch, and only the later one's is worth something.
+pub fn of_those_who_seize_a_shard_at_once_one_appends(place: &impl Place) {
+    const SEIZERS: u16 = 2;
+    let store = place.open();
+    Pen::take(&store, 0);
+    for round in 0..5_u16 {
+        let seized = Barrier::new(usize::from(SEIZERS));
+        let mut written: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (1..=SEIZERS)
+                .map(|name| {
+                    let (store, seized) = (&store, &seized);
+                    scope.spawn(move || {
+                        let mut writer = store.writer().expect("a writer");
+                        seized.wait();
+                        let head = writer.seize(0, Uuid::from_u128(name.into()), 5).expect("it is its own");
+                        seized.wait();
+                        let mut pen = Pen { writer, head };
+                        let batch = pen.batch(&[(order((round * SEIZERS + name).into()), 1)]);
+                        (pen.head.epoch, pen.writer.commit(&[&batch]))
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().expect("it ends")).collect()
+        });
+        written.sort_by_key(|(epoch, _)| *epoch);
+        assert!(written[0].0 < written[1].0, "an epoch is one writer's");
+        assert!(
+            matches!(written[0].1, Err(CommitError::Fenced(0))) && written[1].1.is_ok(),
+            "{written:?}"
+        );
+    }
+    assert_eq!(verify_chain(&*reader(&store), 0).expect("sound"), 5);
+}
+
+/// Each shard has its writer, and each writer its pace.
+pub fn writers_of_different_shards_go_on_beside_one_another(place: &impl Place) {
+    const BATCHES: u64 = 20;
+    let store = place.open();
+    thread::scope(|scope| {
+        for shard in 0..4_u16 {
+            let store = &store;
+            scope.spawn(move || {
+                let instance = Uuid::from_u128(u128::from(shard) + 1);
+                let mut writer = store.writer().expect("a writer");
+                let head = writer.take(shard, instance, 1_000).expect("it is free");
+                let mut pen = Pen { writer, head };
+                for sequence in 1..=BATCHES {
+                    pen.write_events(&[(order(shard.into()), sequence)]);
+                    pen.writer.heartbeat(shard, pen.head.epoch, 1_001).expect("it holds");
+                }
+            });
+        }
+    });
+    let reader = reader(&store);
+    assert_eq!(reader.shards().expect("read"), [0, 1, 2, 3]);
+    for shard in 0..4 {
+        assert_eq!(verify_chain(&*reader, shard).expect("sound"), BATCHES);
+    }
 }
 
 /// Several threads write one shard and take it over from one another: no gap, no append by a fenced one, one chain.

@@ -65,22 +65,25 @@ pub enum CopyError {
 /// Copies a log that nobody writes meanwhile into an empty one of another store, and returns how many events it has.
 ///
 /// The copy has the same events, batches, hashes, epochs, idempotency records, snapshots, and what is owed; of inputs that were set aside,
-/// those that still are. Its log id is the target's own. Events that are in no batch yet become one. `progress` is told how many events
-/// are copied.
+/// those that still are. It takes over the log's id, which its events name. Events that are in no batch yet become one. `progress` is told how
+/// many events are copied.
 ///
 /// # Errors
 /// The log cannot be read or is damaged, or the target is not empty or cannot be written.
 pub fn copy(from: &dyn LogReader, to: &mut dyn LogWriter, how: Copying, progress: &mut dyn FnMut(u64)) -> Result<u64, CopyError> {
     let shards = from.shard_count()?.unwrap_or(Shards::ONE);
-    let founded = to.found(shards)?;
+    let heads = from.heads()?;
+    let founded = match heads.first() {
+        Some(head) => to.found_as(shards, head.log_id)?,
+        None => to.found(shards)?,
+    };
     if founded != shards {
         return Err(CopyError::OtherShards { from: shards, to: founded });
     }
     let mut copied = 0;
     let mut last = None;
-    for shard in from.shards()? {
-        let Some(head) = from.head(shard)? else { continue };
-        last = Some(copy_shard(from, to, &head, how, &mut copied, progress)?);
+    for head in &heads {
+        last = Some(copy_shard(from, to, head, how, &mut copied, progress)?);
     }
     if let Some(at) = last {
         copy_kept(from, to, &at)?;
@@ -276,7 +279,20 @@ mod tests {
         assert_eq!(verify_chain(copied.as_ref(), 0).expect("sound"), 9);
         let head = copied.head(0).expect("read").expect("a head");
         assert_eq!((head.epoch, head.orders_numbered), (3, 9));
+        assert_eq!(head.log_id, reader.head(0).expect("read").expect("a head").log_id);
         let again = copy(reader.as_ref(), target.as_mut(), HOW, &mut |_| {});
         assert!(matches!(again, Err(CopyError::NotEmpty { shard: 0, position: 9 })), "{again:?}");
+    }
+
+    #[test]
+    fn a_log_in_use_does_not_become_the_copy_of_another_one() {
+        let (log, used) = (MemoryStore::default(), MemoryStore::default());
+        log.writer().expect("a writer").take(0, Uuid::nil(), 1).expect("the shard");
+        let mut target = used.writer().expect("a writer");
+        let own = target.take(0, Uuid::nil(), 1).expect("the shard").log_id;
+        let refused = copy(log.reader().expect("a reader").as_ref(), target.as_mut(), HOW, &mut |_| {});
+        assert!(matches!(refused, Err(CopyError::Store(StoreError::Foreign(_)))), "{refused:?}");
+        let head = used.reader().expect("a reader").head(0).expect("read").expect("a head");
+        assert_eq!(head.log_id, own);
     }
 }

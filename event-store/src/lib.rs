@@ -18,6 +18,7 @@ mod place;
 mod selection;
 mod token;
 mod verify;
+mod wakes;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -39,12 +40,32 @@ pub use place::{LogPosition, PositionError, Shards};
 pub use selection::{EventRef, Selection, TypePattern, TypePatternError, select_by_reading};
 pub use token::{ConsistencyToken, TokenError};
 pub use verify::verify_chain;
+pub use wakes::{Bell, Listener, Wakes};
 
 /// How long after its last heartbeat a holder keeps its shard, in microseconds.
 pub const HOLDER_EXPIRES_AFTER: i64 = 10_000_000;
 
 /// The time of a last heartbeat, by which a holder gives its shard up.
 pub const GIVEN_UP: i64 = 0;
+
+/// What entitles a writer to a shard that another instance has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Its holder is silent, or has given it up.
+    Vacant,
+    /// It is the writer's own by now, whatever its holder says: somebody who decides that for all writers has said so.
+    Assigned,
+}
+
+impl Claim {
+    /// The last heartbeat of another instance that does not stand against the claim: a younger one does.
+    pub const fn gives_way(self, now: i64) -> i64 {
+        match self {
+            Self::Vacant => now.saturating_sub(HOLDER_EXPIRES_AFTER),
+            Self::Assigned => i64::MAX,
+        }
+    }
+}
 
 /// Why the log could not be read or opened.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +89,15 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// A log in use cannot become the copy of another one.
+    pub fn not_a_copy(log_id: uuid::Uuid, of: uuid::Uuid) -> Self {
+        Self::Foreign(format!(
+            "the log {log_id} is in use and cannot become a copy of {of}: copy into a new one"
+        ))
+    }
+}
+
 /// Why a batch was not committed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -88,13 +118,22 @@ pub enum CommitError {
     Disk(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The writing side of a store. One thread owns it.
+/// The writing side of a store. One thread owns it. It may hold some of a log's shards, and others hold the rest.
 pub trait LogWriter: Send {
     /// Fixes how many shards the log has, if that is not fixed yet, and returns how many it has.
     ///
     /// # Errors
     /// The log cannot be read or written.
     fn found(&mut self, shards: Shards) -> Result<Shards, StoreError>;
+
+    /// As [`found`](Self::found), for the copy of a log: one that nobody used yet takes over the id of the log that is to be copied into it.
+    /// Ids of events name their log, so a copy under another id would not verify.
+    ///
+    /// # Errors
+    /// The log is in use under another id, or this store's logs keep the id that they were made with.
+    fn found_as(&mut self, _shards: Shards, log_id: uuid::Uuid) -> Result<Shards, StoreError> {
+        Err(StoreError::Foreign(format!("this store cannot make a log with the id {log_id}")))
+    }
 
     /// Takes the shard over under a new epoch, creating its head when there is none, and fences the writer before.
     ///
@@ -104,6 +143,17 @@ pub trait LogWriter: Send {
     /// # Errors
     /// [`StoreError::Held`] when another live instance holds it.
     fn take(&mut self, shard: u16, instance: uuid::Uuid, now: i64) -> Result<Head, StoreError>;
+
+    /// Takes the shard over also from a holder that lives, and fences it: for a writer that knows by other means that the shard is its own
+    /// now, as a member of a consumer group does. Of several that seize it the last has it.
+    ///
+    /// A store that does not say how waits for the holder, as [`take`](Self::take) does.
+    ///
+    /// # Errors
+    /// The log cannot be read or written.
+    fn seize(&mut self, shard: u16, instance: uuid::Uuid, now: i64) -> Result<Head, StoreError> {
+        self.take(shard, instance, now)
+    }
 
     /// Writes all batches in one transaction and makes them durable before it returns.
     ///
@@ -171,6 +221,15 @@ pub trait LogReader: Send {
     /// The shards that have a head.
     fn shards(&self) -> Result<Vec<u16>, StoreError>;
 
+    /// All heads, in the order of the shards.
+    fn heads(&self) -> Result<Vec<Head>, StoreError> {
+        let mut heads = Vec::new();
+        for shard in self.shards()? {
+            heads.extend(self.head(shard)?);
+        }
+        Ok(heads)
+    }
+
     /// At most `limit` idempotency records with a key above `after`, in the order of their keys; none when this reader cannot list them.
     fn records(&self, _after: Option<RecordKey>, _limit: usize) -> Result<Option<Vec<IdempotencyRecord>>, StoreError> {
         Ok(None)
@@ -201,6 +260,14 @@ pub trait EventStore: Send + Sync {
     /// The store cannot be reached, may not be written, or keeps none.
     fn checkpoints(&self) -> Result<Box<dyn Checkpoints>, StoreError> {
         Err(StoreError::Foreign("this store keeps no checkpoints".into()))
+    }
+
+    /// What wakes one who reads when another process may have appended; none where only looking tells. It hears what is appended from now on.
+    ///
+    /// # Errors
+    /// There is no thread to listen with. That the server is away is none: it is listened to once it is back.
+    fn wakes(&self) -> Result<Option<Box<dyn Wakes>>, StoreError> {
+        Ok(None)
     }
 
     /// What this store lacks of the conformance suite, by name.

@@ -9,15 +9,16 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::{
-    Batch, Checkpoints, CommitError, EffectId, Event, EventStore, GENESIS, HOLDER_EXPIRES_AFTER, Hash, Head, IdempotencyRecord, LogReader,
+    Batch, Bell, Checkpoints, Claim, CommitError, EffectId, Event, EventStore, GENESIS, Hash, Head, IdempotencyRecord, LogReader,
     LogWriter, OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, TimerId, Unfinished,
-    Unparked,
+    Unparked, Wakes,
 };
 
 /// A store that keeps everything in memory. A clone is the same store.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     log: Arc<Mutex<Log>>,
+    news: Bell,
 }
 
 impl MemoryStore {
@@ -25,6 +26,7 @@ impl MemoryStore {
     pub fn new(log_id: Uuid) -> Self {
         Self {
             log: Arc::new(Mutex::new(Log::new(log_id))),
+            news: Bell::default(),
         }
     }
 }
@@ -48,6 +50,10 @@ impl EventStore for MemoryStore {
         Ok(Box::new(self.clone()))
     }
 
+    fn wakes(&self) -> Result<Option<Box<dyn Wakes>>, StoreError> {
+        Ok(Some(Box::new(self.news.listener())))
+    }
+
     /// Nobody can reach past the port, so there is nothing that a trigger could refuse.
     fn lacks(&self) -> &'static [&'static str] {
         &["append-only-triggers"]
@@ -59,8 +65,24 @@ impl LogWriter for MemoryStore {
         Ok(*self.log.lock().shard_count.get_or_insert(shards))
     }
 
+    fn found_as(&mut self, shards: Shards, log_id: Uuid) -> Result<Shards, StoreError> {
+        let mut log = self.log.lock();
+        if log.shard_count.is_none() && log.shards.is_empty() {
+            log.id = log_id;
+        }
+        if log.id == log_id {
+            Ok(*log.shard_count.get_or_insert(shards))
+        } else {
+            Err(StoreError::not_a_copy(log.id, log_id))
+        }
+    }
+
     fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
-        self.log.lock().take(shard, instance, now)
+        self.log.lock().take(shard, instance, now, Claim::Vacant)
+    }
+
+    fn seize(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.log.lock().take(shard, instance, now, Claim::Assigned)
     }
 
     fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
@@ -68,6 +90,10 @@ impl LogWriter for MemoryStore {
         log.admit(batches)?;
         for batch in batches {
             log.apply(batch);
+        }
+        drop(log);
+        if batches.iter().any(|batch| !batch.events.is_empty()) {
+            self.news.ring();
         }
         Ok(())
     }
@@ -258,10 +284,10 @@ impl Log {
         }
     }
 
-    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+    fn take(&mut self, shard: u16, instance: Uuid, now: i64, claim: Claim) -> Result<Head, StoreError> {
         let log_id = self.id;
         let held = self.shards.entry(shard).or_insert_with(|| Shard::new(shard, log_id));
-        if held.instance != instance && held.heartbeat > now.saturating_sub(HOLDER_EXPIRES_AFTER) {
+        if held.instance != instance && held.heartbeat > claim.gives_way(now) {
             return Err(StoreError::Held {
                 shard,
                 holder: format!("instance {}", held.instance),

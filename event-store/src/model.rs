@@ -62,7 +62,7 @@ pub struct Event {
 }
 
 /// Names an idempotency record: a hash of account, method, path and key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RecordKey(pub [u8; 16]);
 
 /// A keyed hash of a request's body: the same key with another body is refused.

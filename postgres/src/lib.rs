@@ -11,7 +11,7 @@ mod session;
 pub use address::{Address, AddressError};
 pub use error::{Error, Trouble};
 pub use schema::{Schema, SchemaError};
-pub use session::{Pipeline, Session};
+pub use session::{Pipeline, Process, Session};
 pub use tokio_postgres::{
     Client, Row, Statement,
     types::{FromSql, FromSqlOwned, ToSql, Type},

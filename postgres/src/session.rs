@@ -1,13 +1,22 @@
 //! One thread's connection.
 
-use std::{cell::RefCell, collections::HashMap, future::Future, pin::Pin, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
-use futures_util::future::join_all;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     runtime::{Builder, Handle, Runtime, RuntimeFlavor},
+    sync::Notify,
     task::block_in_place,
 };
-use tokio_postgres::{Client, NoTls, Row, Statement, types::ToSql};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, Statement, types::ToSql};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{Address, Error, Trouble};
@@ -20,7 +29,24 @@ pub struct Session {
     driver: Driver,
     statements: RefCell<HashMap<String, Statement>>,
     patience: Duration,
-    process: i32,
+    process: Process,
+    /// Rung when something was said on a channel that this session listens to, and when the connection ends.
+    heard: Arc<Notify>,
+}
+
+/// The server's process that serves a session. The number alone may be another one's later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// As `pg_terminate_backend` takes it.
+    pub number: i32,
+    /// When it began, in microseconds since 1970: `backend_start` in `pg_stat_activity`.
+    pub began: i64,
+}
+
+impl Process {
+    /// Which of the processes this session is served by, and when it began.
+    const OWN: &str =
+        "SELECT pid, (extract(epoch FROM backend_start) * 1000000)::bigint FROM pg_stat_activity WHERE pid = pg_backend_pid()";
 }
 
 impl std::fmt::Debug for Session {
@@ -40,25 +66,31 @@ impl Session {
             .build()
             .map_err(|error| Error::new(Trouble::Unable, format!("no runtime: {error}")))?;
         let opened = async {
-            let client = connect(address).await?;
+            let heard = Arc::new(Notify::new());
+            let client = connect(address, &heard).await?;
             client.batch_execute("SET jit = off; SET client_min_messages = warning").await?;
             client.batch_execute(set_up).await?;
-            let process = client.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?;
-            Ok((client, process))
+            let own = client.query_one(Process::OWN, &[]).await?;
+            let process = Process {
+                number: own.try_get(0)?,
+                began: own.try_get(1)?,
+            };
+            Ok((client, process, heard))
         };
         let driver = Driver(Some(runtime));
-        let (client, process) = driver.wait(within(patience, opened))?;
+        let (client, process, heard) = driver.wait(within(patience, opened))?;
         Ok(Self {
             client,
             driver,
             statements: RefCell::default(),
             patience,
             process,
+            heard,
         })
     }
 
-    /// The server's process that serves it, as `pg_terminate_backend` takes it.
-    pub fn process(&self) -> i32 {
+    /// The server's process that serves it.
+    pub fn process(&self) -> Process {
         self.process
     }
 
@@ -126,6 +158,29 @@ impl Session {
         self.run(|client| client.batch_execute(sql))
     }
 
+    /// Hears from now on what others say on this channel with `NOTIFY`. A standby has no channels.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn listen(&self, channel: &str) -> Result<(), Error> {
+        self.script(&format!("LISTEN \"{}\"", channel.replace('"', "\"\"")))
+    }
+
+    /// Waits until something was said on a channel that it listens to, `at_most` so long, and says whether it was. What was said several times
+    /// since the last call counts once.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn heard(&self, at_most: Duration) -> Result<bool, Error> {
+        self.driver.wait(async {
+            let heard = tokio::time::timeout(at_most, self.heard.notified()).await.is_ok();
+            if self.client.is_closed() {
+                return Err(Error::new(Trouble::Lost, "the connection is lost"));
+            }
+            Ok(heard)
+        })
+    }
+
     /// Statements that share a round trip.
     pub fn pipeline(&self) -> Pipeline<'_> {
         Pipeline {
@@ -191,24 +246,43 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    /// Sends all, and waits for all answers, in their order.
+    /// Sends all, and waits for all answers, in their order. A statement that cannot be sent (a value that does not fit its place) keeps those
+    /// behind it from being sent, and a transaction that was begun before it is rolled back: a COMMIT at the end never commits a part.
     ///
     /// # Errors
     /// The first error that is not the aftermath of an earlier one. What a transaction around them has become, the caller must see to.
     pub fn run(self) -> Result<Vec<Vec<Row>>, Error> {
+        let session = self.session;
         let all = async {
+            let (under_way, unsent) = send(self.steps).await;
             let mut rows = Vec::new();
             let mut failed = None;
-            for answer in join_all(self.steps).await {
-                match answer.map_err(Error::from) {
+            for step in under_way {
+                match step.await.map_err(Error::from) {
                     Ok(found) => rows.push(found),
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }
-            failed.map_or(Ok(rows), Err)
+            if unsent.is_some() {
+                session.client.batch_execute("ROLLBACK").await?;
+            }
+            failed.or(unsent).map_or(Ok(rows), Err)
         };
-        self.session.driver.wait(within(self.session.patience, all))
+        session.driver.wait(within(session.patience, all))
     }
+}
+
+/// Sends steps one after the other, up to one that cannot be sent. The first look at a step sends it, and its answer cannot be there yet.
+async fn send(steps: Vec<Step<'_>>) -> (Vec<Step<'_>>, Option<Error>) {
+    let mut under_way = Vec::with_capacity(steps.len());
+    for mut step in steps {
+        match poll_fn(|context| Poll::Ready(step.as_mut().poll(context))).await {
+            Poll::Pending => under_way.push(step),
+            Poll::Ready(Ok(rows)) => under_way.push(Box::pin(async move { Ok(rows) })),
+            Poll::Ready(Err(error)) => return (under_way, Some(error.into())),
+        }
+    }
+    (under_way, None)
 }
 
 async fn within<T>(patience: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -222,14 +296,30 @@ async fn within<T>(patience: Duration, work: impl Future<Output = Result<T, Erro
 }
 
 /// Connects, and leaves the connection's own work to the runtime that this runs on.
-async fn connect(address: &Address) -> Result<Client, Error> {
+async fn connect(address: &Address, heard: &Arc<Notify>) -> Result<Client, Error> {
     if !address.is_encrypted() {
         let (client, connection) = address.config().connect(NoTls).await?;
-        tokio::spawn(connection);
+        tokio::spawn(drive(connection, Arc::clone(heard)));
         return Ok(client);
     }
     let tls = address.tls().map_err(|error| Error::new(Trouble::Unable, error))?;
     let (client, connection) = address.config().connect(MakeRustlsConnect::new(tls)).await?;
-    tokio::spawn(connection);
+    tokio::spawn(drive(connection, Arc::clone(heard)));
     Ok(client)
+}
+
+/// What the server says besides answers. Its notices are nobody's: they may repeat values of rows.
+async fn drive<S, T>(mut connection: Connection<S, T>, heard: Arc<Notify>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    // An error ends the connection, and whoever waits for an answer is told.
+    while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+        if matches!(message, AsyncMessage::Notification(_)) {
+            heard.notify_one();
+        }
+    }
+    drop(connection);
+    heard.notify_one();
 }

@@ -19,6 +19,7 @@ mod tests;
 use std::{fmt, path::Path, sync::Arc};
 
 use event_store::{Checkpoints, EventStore, LogReader, LogWriter, StoreError};
+use uuid::Uuid;
 
 use crate::{checkpoints::EsdbCheckpoints, client::Client, entry::LARGEST_APPEND, log::Log, reader::EsdbReader, writer::EsdbWriter};
 
@@ -40,21 +41,40 @@ pub struct EsdbStore {
 impl EsdbStore {
     /// Opens the log of this name on the server, which is made when there is none.
     ///
-    /// `url` is a connection string of EventStoreDB (`esdb://user:password@host:2113?tls=false`). `index` is a directory of this process alone; the
-    /// index of each log lies there under the log's id.
+    /// `url` is a connection string of EventStoreDB (`esdb://user:password@host:2113?tls=false`); a name at its end (`...#shop_7`) is used instead of
+    /// this one, so that several shops have a log each on one server. `index` is a directory of this process alone; the index of each log lies
+    /// there under the log's id.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when the server cannot be reached, [`StoreError::Foreign`] for an address or a name that cannot be one, and when the
     /// streams belong to another program, [`StoreError::Held`] when another process has the index.
     pub fn open(url: &str, name: &str, index: &Path) -> Result<Self, StoreError> {
+        let (url, name) = url.split_once('#').unwrap_or((url, name));
         check_name(name)?;
         Self::on(Arc::new(Client::new(url)?), name, index, LARGEST_APPEND)
     }
 
+    /// Makes the log of this name under this id, for a log that is to be copied into it, and opens it as [`open`](Self::open) does. Done twice it
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`StoreError::Foreign`] when there is one with another id.
+    pub fn create(url: &str, name: &str, index: &Path, log_id: Uuid) -> Result<Self, StoreError> {
+        check_name(name)?;
+        Self::made_as(Arc::new(Client::new(url)?), name, index, LARGEST_APPEND, log_id)
+    }
+
     fn on(server: Arc<dyn server::Server>, name: &str, index: &Path, limit: usize) -> Result<Self, StoreError> {
-        Ok(Self {
-            log: Arc::new(Log::open(server, name, index, limit)?),
-        })
+        let log = Log::open(server, name, index, limit, Uuid::new_v4())?;
+        Ok(Self { log: Arc::new(log) })
+    }
+
+    fn made_as(server: Arc<dyn server::Server>, name: &str, index: &Path, limit: usize, log_id: Uuid) -> Result<Self, StoreError> {
+        let log = Log::open(server, name, index, limit, log_id)?;
+        if log.id() != log_id {
+            return Err(StoreError::not_a_copy(log.id(), log_id));
+        }
+        Ok(Self { log: Arc::new(log) })
     }
 
     /// Installs the projection that links each event to a stream of its aggregate, or brings it up to date: `NAME-links` on the server.

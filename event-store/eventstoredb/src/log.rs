@@ -92,9 +92,9 @@ struct Opened {
 struct Nothing {}
 
 impl Log {
-    /// Opens the log, which is made when there is none, and the index for it.
-    pub(crate) fn open(server: Arc<dyn Server>, name: &str, indexes: &Path, limit: usize) -> Result<Self, StoreError> {
-        let log_id = log_id(&*server, name)?;
+    /// Opens the log, which is made with the proposed id when there is none, and the index for it.
+    pub(crate) fn open(server: Arc<dyn Server>, name: &str, indexes: &Path, limit: usize, proposed: Uuid) -> Result<Self, StoreError> {
+        let log_id = log_id(&*server, name, proposed)?;
         // Each log has an index of its own, so none is ever taken for that of another.
         let directory = indexes.join(log_id.to_string());
         let there = directory.join("log.db").try_exists();
@@ -489,8 +489,8 @@ fn load(index: &dyn LogReader, shard: u16) -> Result<Shard, StoreError> {
     Ok(known)
 }
 
-/// The id of the log with this name, which is drawn when there is none.
-fn log_id(server: &dyn Server, name: &str) -> Result<Uuid, StoreError> {
+/// The id of the log with this name, which is the proposed one when there was none.
+fn log_id(server: &dyn Server, name: &str, proposed: Uuid) -> Result<Uuid, StoreError> {
     for _ in 0..TRIES {
         let question = Question {
             stream: log_stream(name),
@@ -512,7 +512,7 @@ fn log_id(server: &dyn Server, name: &str) -> Result<Uuid, StoreError> {
         written_or_not(server.append(Append {
             stream: log_stream(name),
             expected: Expected::After(None),
-            entries: vec![Entry::own(CREATED, &Created { log_id: Uuid::new_v4() })],
+            entries: vec![Entry::own(CREATED, &Created { log_id: proposed })],
         }))?;
     }
     Err(StoreError::Unavailable(overtaken()))

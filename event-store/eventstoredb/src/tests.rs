@@ -8,8 +8,9 @@ use std::{
 };
 
 use event_store::{
-    Batch, Checkpoints, CommitError, Event, EventStore, Head, IdempotencyRecord, LogReader, LogWriter, OwedEffect, Parked, RecordKey,
-    Shards, Snapshot, StoreError, StreamId, StreamRead, Timer, batch_hash, conformance::Place, verify_chain,
+    Batch, Checkpoints, CommitError, CopyError, Copying, Event, EventStore, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore,
+    OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, Timer, batch_hash, conformance::Place, copy,
+    verify_chain,
 };
 use event_store_sqlite::SqliteStore;
 use tempfile::TempDir;
@@ -175,6 +176,16 @@ struct PatientWriter {
 }
 
 impl PatientWriter {
+    fn insist(&mut self, take: impl Fn(&mut dyn LogWriter) -> Result<Head, StoreError>) -> Result<Head, StoreError> {
+        for _ in 0..100 {
+            match take(self.writer.as_mut()) {
+                Err(StoreError::Unavailable(_)) => {}
+                taken => return taken,
+            }
+        }
+        panic!("the shard cannot be taken");
+    }
+
     fn is_there(&self, batch: &Batch) -> bool {
         let last = batch.last_position();
         let there = self.reader.batches(batch.shard, last - 1, 1).expect("read");
@@ -190,13 +201,11 @@ impl LogWriter for PatientWriter {
     }
 
     fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
-        for _ in 0..100 {
-            match self.writer.take(shard, instance, now) {
-                Err(StoreError::Unavailable(_)) => {}
-                taken => return taken,
-            }
-        }
-        panic!("the shard cannot be taken");
+        self.insist(|writer| writer.take(shard, instance, now))
+    }
+
+    fn seize(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.insist(|writer| writer.seize(shard, instance, now))
     }
 
     fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
@@ -784,4 +793,32 @@ fn a_checkpoint_step_whose_answer_is_lost_is_found_where_it_stands() {
         "old ones are let go of"
     );
     assert!(checkpoints.read("a reader").is_err(), "that is no name");
+}
+
+#[test]
+fn a_log_that_is_made_for_a_copy_has_its_id() {
+    let place = Memory::new(LARGEST_APPEND);
+    let original = MemoryStore::default();
+    let mut writer = original.writer().expect("a writer");
+    writer.found(Shards::ONE).expect("fixed");
+    let log_id = writer.take(0, Uuid::nil(), 1).expect("the shard").log_id;
+    let how = Copying {
+        instance: Uuid::nil(),
+        now: 1,
+    };
+    let made = |name: &str, index: &str| {
+        let server = Arc::clone(&place.server) as Arc<dyn Server>;
+        EsdbStore::made_as(server, name, &place.index(index), LARGEST_APPEND, log_id)
+    };
+    let log = original.reader().expect("a reader");
+    let store = made("copied", "a").expect("made");
+    copy(log.as_ref(), store.writer().expect("a writer").as_mut(), how, &mut |_| {}).expect("copied");
+    let head = store.reader().expect("a reader").head(0).expect("read").expect("a head");
+    assert_eq!(head.log_id, log_id);
+    // One that was made before has another id, and keeps it.
+    let other = place.store("b");
+    let refused = copy(log.as_ref(), other.writer().expect("a writer").as_mut(), how, &mut |_| {});
+    assert!(matches!(refused, Err(CopyError::Store(StoreError::Foreign(_)))), "{refused:?}");
+    drop(other);
+    assert!(matches!(made("jangbu", "b"), Err(StoreError::Foreign(_))));
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use event_store::{Batch, CommitError, GENESIS, GIVEN_UP, HOLDER_EXPIRES_AFTER, Hash, Head, LogWriter, Shards, StoreError};
+use event_store::{Batch, Claim, CommitError, GENESIS, GIVEN_UP, Hash, Head, LogWriter, Shards, StoreError};
 use uuid::Uuid;
 
 use crate::{
@@ -51,14 +51,8 @@ impl EsdbWriter {
         }
         Ok(of_holder.into_iter().max().map_or(taken.at, |beat| beat.max(taken.at)))
     }
-}
 
-impl LogWriter for EsdbWriter {
-    fn found(&mut self, shards: Shards) -> Result<Shards, StoreError> {
-        self.log.found(shards)
-    }
-
-    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+    fn claim(&self, shard: u16, instance: Uuid, now: i64, claim: Claim) -> Result<Head, StoreError> {
         let mut mine: Option<(Uuid, Head)> = None;
         for _ in 0..TRIES {
             let mut state = self.log.caught_up([shard])?;
@@ -73,7 +67,7 @@ impl LogWriter for EsdbWriter {
             drop(state);
             if let Some((_, taken)) = &holder
                 && taken.instance != instance
-                && self.last_heard(shard, taken)? > now.saturating_sub(HOLDER_EXPIRES_AFTER)
+                && self.last_heard(shard, taken)? > claim.gives_way(now)
             {
                 return Err(StoreError::Held {
                     shard,
@@ -112,6 +106,29 @@ impl LogWriter for EsdbWriter {
             }
         }
         Err(StoreError::Unavailable(overtaken()))
+    }
+}
+
+impl LogWriter for EsdbWriter {
+    fn found(&mut self, shards: Shards) -> Result<Shards, StoreError> {
+        self.log.found(shards)
+    }
+
+    /// A log has its id from when it was made: one that is to be a copy is made so ([`EsdbStore::create`](crate::EsdbStore::create)).
+    fn found_as(&mut self, shards: Shards, log_id: Uuid) -> Result<Shards, StoreError> {
+        if self.log.id() == log_id {
+            self.log.found(shards)
+        } else {
+            Err(StoreError::not_a_copy(self.log.id(), log_id))
+        }
+    }
+
+    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.claim(shard, instance, now, Claim::Vacant)
+    }
+
+    fn seize(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.claim(shard, instance, now, Claim::Assigned)
     }
 
     fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {

@@ -33,7 +33,8 @@ impl PostgresCheckpoints {
         })
     }
 
-    /// Asks once. A session that is lost on it is opened again for the next question: nobody knows what became of this one.
+    /// Asks once. A session that is lost on it is opened again for the next question: nobody knows what became of this one. So is one that the
+    /// server is unable on: it may be a standby by now, and another of the hosts the one that is written to.
     fn ask<T>(&mut self, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, StoreError> {
         let session = match self.session.take().filter(|session| !session.is_closed()) {
             Some(session) => Ok(session),
@@ -41,8 +42,8 @@ impl PostgresCheckpoints {
         };
         let answer = session.and_then(|session| {
             let answer = work(&session);
-            let lost = |error: &Error| matches!(error.trouble(), Trouble::Lost | Trouble::Silent);
-            if !answer.as_ref().is_err_and(lost) {
+            let unusable = |error: &Error| error.trouble() != Trouble::Refused;
+            if !answer.as_ref().is_err_and(unusable) {
                 self.session = Some(session);
             }
             answer

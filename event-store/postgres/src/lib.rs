@@ -5,6 +5,7 @@
 
 mod checkpoints;
 mod errors;
+mod news;
 mod reader;
 mod schema;
 mod selection;
@@ -12,10 +13,11 @@ mod writer;
 
 use std::{sync::Arc, time::Duration};
 
-use event_store::{Checkpoints, EventStore, LogReader, LogWriter, StoreError};
+use event_store::{Checkpoints, EventStore, LogReader, LogWriter, StoreError, Wakes};
 use postgres_session::{Address, Session};
 
 use checkpoints::PostgresCheckpoints;
+use news::{Hearing, Teller};
 use reader::PostgresReader;
 use writer::PostgresWriter;
 
@@ -30,6 +32,7 @@ const OUTCOME_WITHIN: Duration = Duration::from_mins(2);
 pub struct PostgresStore {
     address: Arc<Address>,
     outcome_within: Duration,
+    teller: Arc<Teller>,
 }
 
 /// Roles that get what they need of a log and no more. They have to be there.
@@ -84,6 +87,7 @@ impl PostgresStore {
         let session = session.map_err(|error| errors::reading(address, error))?;
         prepare(&session).map_err(|error| errors::schema(address, error))?;
         Ok(Self {
+            teller: Arc::new(Teller::new(address)),
             address: Arc::new(address.clone()),
             outcome_within: OUTCOME_WITHIN,
         })
@@ -125,7 +129,7 @@ impl PostgresStore {
 
 impl EventStore for PostgresStore {
     fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError> {
-        Ok(Box::new(PostgresWriter::open(&self.address, self.outcome_within)?))
+        Ok(Box::new(PostgresWriter::open(&self.address, self.outcome_within, &self.teller)?))
     }
 
     fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
@@ -134,5 +138,9 @@ impl EventStore for PostgresStore {
 
     fn checkpoints(&self) -> Result<Box<dyn Checkpoints>, StoreError> {
         Ok(Box::new(PostgresCheckpoints::open(&self.address)?))
+    }
+
+    fn wakes(&self) -> Result<Option<Box<dyn Wakes>>, StoreError> {
+        Ok(Some(Box::new(Hearing::start(&self.address)?)))
     }
 }

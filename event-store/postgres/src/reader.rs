@@ -220,6 +220,13 @@ impl LogReader for PostgresReader {
         })
     }
 
+    fn heads(&self) -> Result<Vec<Head>, StoreError> {
+        self.answer(|session| {
+            let rows = session.query(&format!("SELECT {HEAD} FROM log_head ORDER BY shard"), &[])?;
+            rows.iter().map(head_of).collect()
+        })
+    }
+
     fn records(&self, after: Option<RecordKey>, limit: usize) -> Result<Option<Vec<IdempotencyRecord>>, StoreError> {
         // Every key is longer than nothing.
         let after = after.map_or(Vec::new(), |key| key.0.to_vec());
@@ -380,22 +387,23 @@ pub(crate) fn shard_count(session: &Session) -> Result<Option<Shards>, Error> {
 
 /// The head of a shard, as the session sees it (within its transaction, if there is one).
 pub(crate) fn head(session: &Session, shard: u16) -> Result<Option<Head>, Error> {
-    let row = session.query_opt(
-        "SELECT position, epoch, hash, recorded_at, orders_numbered, (SELECT log_id FROM log) FROM log_head WHERE shard = $1",
-        &[&i32::from(shard)],
-    )?;
-    let head = |row: Row| -> Read<Head> {
-        Ok(Head {
-            shard,
-            position: number(&row, 0)?,
-            epoch: number(&row, 1)?,
-            hash: bytes(&row, 2)?,
-            recorded_at: get(&row, 3)?,
-            orders_numbered: number(&row, 4)?,
-            log_id: get(&row, 5)?,
-        })
-    };
-    row.map(head).transpose().map_err(Unread::into_error)
+    let row = session.query_opt(&format!("SELECT {HEAD} FROM log_head WHERE shard = $1"), &[&i32::from(shard)])?;
+    row.as_ref().map(head_of).transpose().map_err(Unread::into_error)
+}
+
+/// What a head is read from.
+const HEAD: &str = "shard, position, epoch, hash, recorded_at, orders_numbered, (SELECT log_id FROM log)";
+
+fn head_of(row: &Row) -> Read<Head> {
+    Ok(Head {
+        shard: shard_of(row, 0)?,
+        position: number(row, 1)?,
+        epoch: number(row, 2)?,
+        hash: bytes(row, 3)?,
+        recorded_at: get(row, 4)?,
+        orders_numbered: number(row, 5)?,
+        log_id: get(row, 6)?,
+    })
 }
 
 /// Events of a shard.

@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_store::{Batch, CommitError, Event, GENESIS, HOLDER_EXPIRES_AFTER, Head, LogWriter, Shards, StoreError, batch_hash};
-use postgres_session::{Address, Error, Pipeline, Session, ToSql, Trouble};
+use event_store::{Batch, Claim, CommitError, Event, GENESIS, Head, LogWriter, Shards, StoreError, batch_hash};
+use postgres_session::{Address, Error, Pipeline, Process, Session, ToSql, Trouble};
 use uuid::Uuid;
 
 use crate::{
     errors,
+    news::Teller,
     reader::{self, Unread, bound},
 };
 
@@ -40,10 +41,11 @@ pub(crate) struct PostgresWriter {
     address: Arc<Address>,
     session: Option<Session>,
     outcome_within: Duration,
+    teller: Arc<Teller>,
 }
 
 impl PostgresWriter {
-    pub(crate) fn open(address: &Arc<Address>, outcome_within: Duration) -> Result<Self, StoreError> {
+    pub(crate) fn open(address: &Arc<Address>, outcome_within: Duration, teller: &Arc<Teller>) -> Result<Self, StoreError> {
         let address = Arc::new(address.as_ref().clone().for_writing());
         let session = connect(&address).map_err(|error| errors::reading(&address, error))?;
         let fsync: Option<String> = session
@@ -60,6 +62,7 @@ impl PostgresWriter {
             address,
             session: Some(session),
             outcome_within,
+            teller: Arc::clone(teller),
         })
     }
 
@@ -73,17 +76,18 @@ impl PostgresWriter {
     /// Does something that may be done again.
     fn simply<T>(&mut self, work: impl Fn(&Session) -> Result<T, Error>) -> Result<T, Error> {
         let done = self.session().and_then(&work);
-        match done {
+        let done = match done {
             Err(error) if matches!(error.trouble(), Trouble::Lost | Trouble::Silent) => {
                 self.session = None;
-                let done = self.session().and_then(&work);
-                if done.is_err() {
-                    self.session = None;
-                }
-                done
+                self.session().and_then(&work)
             }
             done => done,
+        };
+        // One that the server is unable on may speak to a standby by now.
+        if done.as_ref().is_err_and(|error| error.trouble() != Trouble::Refused) {
+            self.session = None;
         }
+        done
     }
 
     /// A transaction that is open no more when this returns.
@@ -97,8 +101,38 @@ impl PostgresWriter {
         done
     }
 
+    fn claim(&mut self, shard: u16, instance: Uuid, now: i64, claim: Claim) -> Result<Head, StoreError> {
+        let gives_way = claim.gives_way(now);
+        let taken = self.simply(|session| Self::transaction(session, || take(session, shard, instance, now, gives_way)));
+        match taken.map_err(|error| errors::reading(&self.address, error))? {
+            Ok(head) => Ok(head),
+            Err(holder) => Err(StoreError::Held {
+                shard,
+                holder: format!("instance {holder}"),
+            }),
+        }
+    }
+
+    fn commit_sound(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
+        let session = self.session().map_err(|error| CommitError::NotWritten(Box::new(error)))?;
+        let process = session.process();
+        match write(session, batches) {
+            Ok(()) => Ok(()),
+            Err(error) if matches!(error.trouble(), Trouble::Lost | Trouble::Silent) => self.find_out(process, batches, error),
+            Err(error) => {
+                if error.trouble() == Trouble::Unable {
+                    // A standby, a server that stops: another connection may find a better one.
+                    let failed = errors::writing(error, || 0);
+                    self.session = None;
+                    return Err(failed);
+                }
+                Err(errors::writing(error, || first_fenced(session, batches)))
+            }
+        }
+    }
+
     /// What has become of a commit that got no answer: the server is asked until it tells.
-    fn find_out(&mut self, process: i32, batches: &[&Batch], error: Error) -> Result<(), CommitError> {
+    fn find_out(&mut self, process: Process, batches: &[&Batch], error: Error) -> Result<(), CommitError> {
         self.session = None;
         tracing::warn!(%error, address = %self.address, "a commit got no answer; asking what has become of it");
         let begun = Instant::now();
@@ -146,11 +180,12 @@ fn connect(address: &Address) -> Result<Session, Error> {
 }
 
 /// Returns once whatever an earlier session of ours had under way for these shards has ended.
-fn settle(session: &Session, earlier: i32, batches: &[&Batch]) -> Result<(), Error> {
+fn settle(session: &Session, earlier: Process, batches: &[&Batch]) -> Result<(), Error> {
     // Nobody waits for it any more. It is not there when the server has started anew, or has noticed itself.
     session.query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND usename = current_user AND pid <> pg_backend_pid()",
-        &[&earlier],
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE pid = $1 AND (extract(epoch FROM backend_start) * 1000000)::bigint = $2 AND usename = current_user AND pid <> pg_backend_pid()",
+        &[&earlier.number, &earlier.began],
     )?;
     // Waits for the locks that the earlier transaction has for as long as it lasts. Locking writes to the write-ahead log, so this transaction's own
     // COMMIT waits for a synchronous standby, which then has the earlier one too.
@@ -200,39 +235,41 @@ impl LogWriter for PostgresWriter {
         found.ok_or_else(|| errors::damaged(&self.address, "the log does not say how many shards it has"))
     }
 
-    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
-        let taken = self.simply(|session| Self::transaction(session, || take(session, shard, instance, now)));
-        match taken.map_err(|error| errors::reading(&self.address, error))? {
-            Ok(head) => Ok(head),
-            Err(holder) => Err(StoreError::Held {
-                shard,
-                holder: format!("instance {holder}"),
-            }),
+    fn found_as(&mut self, shards: Shards, log_id: Uuid) -> Result<Shards, StoreError> {
+        let named = self.simply(|session| {
+            Self::transaction(session, || {
+                // Whoever takes a shard has fixed their number first, and waits for this row.
+                session.execute(
+                    "UPDATE log SET log_id = $1 WHERE shards IS NULL AND log_id <> $1 AND NOT EXISTS (SELECT FROM log_head)",
+                    &[&log_id],
+                )?;
+                session.query_opt("SELECT log_id FROM log", &[])
+            })
+        });
+        match named.map_err(|error| errors::reading(&self.address, error))?.map(|row| row.get(0)) {
+            Some(id) if id == log_id => self.found(shards),
+            Some(id) => Err(StoreError::not_a_copy(id, log_id)),
+            None => Err(errors::damaged(&self.address, "the log has no id")),
         }
+    }
+
+    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.claim(shard, instance, now, Claim::Vacant)
+    }
+
+    fn seize(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.claim(shard, instance, now, Claim::Assigned)
     }
 
     fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
         for batch in batches {
             batch.check().map_err(CommitError::Refused)?;
         }
-        if batches.is_empty() {
-            return Ok(());
+        if !batches.is_empty() {
+            self.commit_sound(batches)?;
+            self.teller.committed(batches);
         }
-        let session = self.session().map_err(|error| CommitError::NotWritten(Box::new(error)))?;
-        let process = session.process();
-        match write(session, batches) {
-            Ok(()) => Ok(()),
-            Err(error) if matches!(error.trouble(), Trouble::Lost | Trouble::Silent) => self.find_out(process, batches, error),
-            Err(error) => {
-                if error.trouble() == Trouble::Unable {
-                    // A standby, a server that stops: another connection may find a better one.
-                    let failed = errors::writing(error, || 0);
-                    self.session = None;
-                    return Err(failed);
-                }
-                Err(errors::writing(error, || first_fenced(session, batches)))
-            }
-        }
+        Ok(())
     }
 
     fn heartbeat(&mut self, shard: u16, epoch: u64, now: i64) -> Result<(), CommitError> {
@@ -263,11 +300,11 @@ fn first_fenced(session: &Session, batches: &[&Batch]) -> u16 {
 }
 
 /// The head under its new epoch, or the instance that holds it.
-fn take(session: &Session, shard: u16, instance: Uuid, now: i64) -> Result<Result<Head, Uuid>, Error> {
+fn take(session: &Session, shard: u16, instance: Uuid, now: i64, gives_way: i64) -> Result<Result<Head, Uuid>, Error> {
     // Whoever only asks takes no lock that the holder would wait for.
     let held = session.query_opt(
         "SELECT instance FROM log_head WHERE shard = $1 AND instance <> $2 AND heartbeat > $3",
-        &[&i32::from(shard), &instance, &now.saturating_sub(HOLDER_EXPIRES_AFTER)],
+        &[&i32::from(shard), &instance, &gives_way],
     )?;
     if let Some(row) = held {
         return Ok(Err(row.get(0)));
@@ -278,13 +315,7 @@ fn take(session: &Session, shard: u16, instance: Uuid, now: i64) -> Result<Resul
          ON CONFLICT (shard) DO UPDATE SET epoch = held.epoch + 1, instance = excluded.instance, heartbeat = excluded.heartbeat
          WHERE held.instance = excluded.instance OR held.heartbeat <= $5
          RETURNING shard",
-        &[
-            &i32::from(shard),
-            &GENESIS.as_slice(),
-            &instance,
-            &now,
-            &now.saturating_sub(HOLDER_EXPIRES_AFTER),
-        ],
+        &[&i32::from(shard), &GENESIS.as_slice(), &instance, &now, &gives_way],
     )?;
     if taken.is_none() {
         let holder = session.query_opt("SELECT instance FROM log_head WHERE shard = $1", &[&i32::from(shard)])?;
@@ -496,4 +527,28 @@ fn write_kept<'a>(pipeline: &mut Pipeline<'a>, batch: &'a Batch) -> Result<(), E
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use test_servers::Postgres;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_only_the_number_of_the_earlier_one_is_left_alone() {
+        let database = Postgres::shared().database();
+        let address: Address = database.url().parse().expect("an address");
+        let open = || Session::open(&address, "", PATIENCE).expect("a session");
+        let (asking, other) = (open(), open());
+        let before = Process {
+            began: other.process().began - 1,
+            ..other.process()
+        };
+        settle(&asking, before, &[]).expect("asked");
+        other.script("SELECT 1").expect("another session goes on");
+        settle(&asking, other.process(), &[]).expect("asked");
+        let ended = other.script("SELECT 1").expect_err("the earlier one itself was ended");
+        assert_eq!(ended.trouble(), Trouble::Lost);
+    }
 }

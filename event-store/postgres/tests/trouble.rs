@@ -219,3 +219,41 @@ fn checkpoints_go_on_after_the_session_was_lost() {
     assert_eq!(stands, [(0, 1)]);
     assert!(checkpoints.advance("relay", 0, 1, 2).expect("moved"));
 }
+
+#[test]
+fn checkpoints_go_on_where_the_server_that_took_over_is() {
+    let server = Postgres::start();
+    let database = server.database();
+    let before = server.address().to_string();
+    // Its log is there before the other one copies it.
+    drop(store(database.url()));
+    let follower = server.standby("follower");
+    let both = format!("{before},{}", follower.address());
+    let mut checkpoints = store(&database.url().replace(&before, &both)).checkpoints().expect("a session");
+    assert!(checkpoints.advance("relay", 0, 0, 1).expect("moved"));
+    let has_it = "SELECT count(*) FROM checkpoints";
+    let begun = Instant::now();
+    let follower_url = database.url().replace(&before, &follower.address().to_string());
+    let ask = |question: &str| {
+        let session = postgres_session::Session::open(&follower_url.parse().expect("an address"), "", Duration::from_secs(10));
+        let row = session.and_then(|session| session.query_opt(question, &[]));
+        row.expect("asked").map_or(0, |row| row.get::<_, i64>(0))
+    };
+    while ask(has_it) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the follower does not follow");
+        thread::sleep(Duration::from_millis(20));
+    }
+    // The first goes on as one that is read only, with all its sessions.
+    server.sql("ALTER SYSTEM SET default_transaction_read_only = on");
+    server.sql("SELECT pg_reload_conf()");
+    follower.sql("SELECT pg_promote()");
+    let begun = Instant::now();
+    let mut moved = checkpoints.advance("relay", 0, 1, 2);
+    while moved.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{moved:?}");
+        thread::sleep(Duration::from_millis(20));
+        moved = checkpoints.advance("relay", 0, 1, 2);
+    }
+    assert!(moved.expect("asked"), "it stands where it was left");
+    assert_eq!(ask("SELECT position FROM checkpoints"), 2, "on the one that took over");
+}

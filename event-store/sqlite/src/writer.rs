@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use event_store::{Batch, CommitError, DirectoryLock, GENESIS, HOLDER_EXPIRES_AFTER, Head, LogWriter, Shards, StoreError};
+use event_store::{Batch, Claim, CommitError, DirectoryLock, GENESIS, Head, LogWriter, Shards, StoreError};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use uuid::{Uuid, fmt::Hyphenated};
 
@@ -42,6 +42,19 @@ impl SqliteWriter {
         done
     }
 
+    fn claim(&mut self, shard: u16, instance: Uuid, now: i64, claim: Claim) -> Result<Head, StoreError> {
+        let gives_way = claim.gives_way(now);
+        let taken = self.transaction(|connection| take(connection, shard, instance, now, gives_way).map_err(errors::writing));
+        match taken {
+            Ok(Ok(head)) => Ok(head),
+            Ok(Err(holder)) => Err(StoreError::Held {
+                shard,
+                holder: format!("instance {holder}"),
+            }),
+            Err(error) => Err(errors::taking(&self.path, error)),
+        }
+    }
+
     fn statement(&self, sql: &str) -> Result<()> {
         self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
@@ -62,16 +75,31 @@ impl LogWriter for SqliteWriter {
         found.ok_or_else(|| errors::damaged(&self.path, "the log does not say how many shards it has"))
     }
 
-    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
-        let taken = self.transaction(|connection| take(connection, shard, instance, now).map_err(errors::writing));
-        match taken {
-            Ok(Ok(head)) => Ok(head),
-            Ok(Err(holder)) => Err(StoreError::Held {
-                shard,
-                holder: format!("instance {holder}"),
-            }),
-            Err(error) => Err(errors::taking(&self.path, error)),
+    fn found_as(&mut self, shards: Shards, log_id: Uuid) -> Result<Shards, StoreError> {
+        let named = self.transaction(|connection| {
+            let name = || {
+                let mut text = [0; Hyphenated::LENGTH];
+                connection
+                    .prepare_cached("UPDATE log SET log_id = ?1 WHERE shards IS NULL AND NOT EXISTS (SELECT 1 FROM log_head)")?
+                    .execute([id_text(log_id, &mut text)])?;
+                connection.query_row("SELECT log_id FROM log", [], |row| row.get::<_, String>(0))
+            };
+            name().map_err(errors::writing)
+        });
+        let named = named.map_err(|error| errors::taking(&self.path, error))?;
+        match Uuid::try_parse(&named) {
+            Ok(id) if id == log_id => self.found(shards),
+            Ok(id) => Err(StoreError::not_a_copy(id, log_id)),
+            Err(_) => Err(errors::damaged(&self.path, "the log's id is none")),
         }
+    }
+
+    fn take(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.claim(shard, instance, now, Claim::Vacant)
+    }
+
+    fn seize(&mut self, shard: u16, instance: Uuid, now: i64) -> Result<Head, StoreError> {
+        self.claim(shard, instance, now, Claim::Assigned)
     }
 
     fn commit(&mut self, batches: &[&Batch]) -> Result<(), CommitError> {
@@ -96,7 +124,7 @@ impl LogWriter for SqliteWriter {
 }
 
 /// The head under its new epoch, or the instance that holds it.
-fn take(connection: &Connection, shard: u16, instance: Uuid, now: i64) -> Result<Result<Head, String>> {
+fn take(connection: &Connection, shard: u16, instance: Uuid, now: i64, gives_way: i64) -> Result<Result<Head, String>> {
     let holder: Option<(String, i64)> = connection
         .prepare_cached("SELECT instance, heartbeat FROM log_head WHERE shard = ?1")?
         .query_row([shard], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -105,7 +133,7 @@ fn take(connection: &Connection, shard: u16, instance: Uuid, now: i64) -> Result
     let instance = id_text(instance, &mut text);
     if let Some((holder, heartbeat)) = holder
         && holder != instance
-        && heartbeat > now.saturating_sub(HOLDER_EXPIRES_AFTER)
+        && heartbeat > gives_way
     {
         return Ok(Err(holder));
     }
