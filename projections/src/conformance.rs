@@ -3,10 +3,14 @@
 //! A store's test says where its views live ([`Place`]) and names the suite ([`conformance_suite!`](crate::conformance_suite)); each check
 //! becomes a test of its own, on a place of its own.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::{Views, ViewsWriter};
+use crate::{Views, ViewsError, ViewsWriter};
 
+pub mod following;
 pub mod reading;
 pub mod rebuild;
 pub mod runner;
@@ -17,6 +21,22 @@ pub mod shop;
 pub trait Place: Sync {
     /// Opens the views, which are made when there are none: who writes them, and who reads them.
     fn open(&self) -> (Box<dyn ViewsWriter>, Arc<dyn Views>);
+
+    /// Opens the views, and takes them as soon as whoever had them before is gone.
+    ///
+    /// # Panics
+    /// They cannot be taken.
+    fn take(&self) -> (Box<dyn ViewsWriter>, Arc<dyn Views>) {
+        let (mut writer, views) = self.open();
+        let began = Instant::now();
+        loop {
+            match writer.take() {
+                Ok(()) => return (writer, views),
+                Err(ViewsError::Held(_)) if began.elapsed() < Duration::from_secs(20) => std::thread::sleep(Duration::from_millis(2)),
+                Err(error) => panic!("the views are taken: {error}"),
+            }
+        }
+    }
 
     /// Opens views that somebody else writes; why not, when they are not views of today's shapes.
     fn open_read_only(&self) -> Result<Arc<dyn Views>, String>;
@@ -51,10 +71,14 @@ macro_rules! conformance_suite {
             reading::a_seller_sees_only_those_who_ordered_of_them,
             reading::no_question_is_answered_without_a_bound,
             reading::many_threads_ask_at_once,
+            following::a_follower_says_how_far_views_are_that_somebody_else_writes,
+            following::a_follower_says_that_views_stand_still_while_the_log_goes_on,
+            following::a_follower_of_views_that_are_filled_anew_begins_again,
             rebuild::any_way_to_the_views_gives_the_views_of_one_fold,
             runner::what_is_offered_is_shown_and_says_how_far_it_is,
             runner::what_the_tail_has_no_room_for_is_read_from_the_log,
             runner::events_that_nobody_offers_are_read_from_the_log,
+            runner::events_that_the_log_tells_of_are_read_at_once,
             runner::an_event_that_cannot_be_read_stalls_the_views_after_all_before_it,
             runner::a_shard_that_is_stalled_is_named_and_the_others_go_on_by_the_tail,
             runner::a_shard_whose_trouble_is_over_goes_on,
@@ -62,7 +86,9 @@ macro_rules! conformance_suite {
             runner::an_event_that_does_not_fit_stalls_the_views_after_all_before_it,
             runner::views_of_another_log_are_filled_anew,
             runner::views_that_are_ahead_of_a_restored_log_are_filled_anew,
+            runner::a_stalled_shard_is_tried_again_however_much_comes_of_the_others,
             runner::two_runners_on_the_same_views_count_each_event_once,
+            runner::a_runner_that_takes_over_goes_on_where_the_other_was,
             runner::a_runner_that_is_stopped_says_so_and_leaves_the_rest_for_later,
             saving::views_of_other_shapes_are_filled_anew,
             saving::of_two_writers_that_save_the_same_one_is_told_that_it_counts_already,

@@ -8,6 +8,7 @@ use aggregates::{
     AccountId, Attention, Description, FailureCode, Line, Money, Name, OrderId, OrderNumber, OrderStatus, PaymentId, PaymentMethod,
     PaymentStatus, ProductId, Role, Sealed, Sku, Timestamp, TrackingId, Units,
 };
+use event_store::Wakes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -527,4 +528,9 @@ pub trait Views: Send + Sync {
 
     /// How far the views count each shard's log.
     fn positions(&self) -> Result<Vec<Checkpoint>, ReadError>;
+
+    /// Wakes whoever follows views that another process writes when something was saved; none where they have to be asked again and again.
+    fn wakes(&self) -> Result<Option<Box<dyn Wakes>>, ReadError> {
+        Ok(None)
+    }
 }

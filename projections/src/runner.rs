@@ -2,6 +2,9 @@
 //!
 //! Events come by the [`Tail`], or from the log when the tail had no room or the views were away. Whatever way they come, each counts
 //! once and none is left out: an event that cannot be counted stalls its shard, visibly, until it can. The other shards go on.
+//!
+//! Of several processes that may write the same views one keeps them. The others stand by, and one of them goes on when that one is stopped,
+//! dies, or gives no sign of life; should it come back, it is told so by the store, and stands by in its turn.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +25,15 @@ use crate::{
     tail::{Waiting, tail},
 };
 
+/// How often the store is told that this process keeps the views, when nothing is saved.
+const KEPT_EVERY: Duration = Duration::from_secs(1);
+
+/// How soon it is tried to take the views over from another process for the second time.
+const SOONEST: Duration = Duration::from_millis(10);
+
+/// How long a thread may be told to stop before it notices.
+const NOTICED_WITHIN: Duration = Duration::from_millis(100);
+
 /// How the views are kept.
 #[derive(Clone, Debug)]
 pub struct RunnerSettings {
@@ -33,6 +45,10 @@ pub struct RunnerSettings {
     pub recent_rows: NonZeroUsize,
     /// How often the log's head is looked at when nothing comes by the tail.
     pub poll: Duration,
+    /// Whether the log says when there is something new ([`EventStore::wakes`]): for one that nothing comes to by the tail.
+    pub listen: bool,
+    /// How often it is tried to take the views over from the process that keeps them; at first more often.
+    pub standby: Duration,
     /// How soon a failure is tried again at first, and at last.
     pub backoff: (Duration, Duration),
 }
@@ -44,6 +60,8 @@ impl Default for RunnerSettings {
             tail_events: 65_536,
             recent_rows: const { NonZeroUsize::new(16_384).expect("16,384 is not zero") },
             poll: Duration::from_millis(100),
+            listen: false,
+            standby: Duration::from_millis(500),
             backoff: (Duration::from_millis(100), Duration::from_secs(5)),
         }
     }
@@ -101,6 +119,11 @@ pub enum RunnerState {
     /// They do.
     #[default]
     Running,
+    /// Another process writes them, and this one would go on in its place.
+    StandingBy {
+        /// Who writes them.
+        by: String,
+    },
     /// They wait, and try again from time to time.
     Stalled {
         /// In this shard.
@@ -123,7 +146,8 @@ pub struct Runner;
 pub struct RunnerHandle {
     tail: Tail,
     progress: watch::Receiver<Progress>,
-    thread: Option<JoinHandle<()>>,
+    /// The runner, and who has it look at the log.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Runner {
@@ -136,6 +160,7 @@ impl Runner {
         metrics::counter!("jangbu_projection_tail_dropped_total").increment(0);
         let (tail, waiting) = tail(settings.tail_events);
         let (report, progress) = watch::channel(Progress::default());
+        let listening = settings.listen.then(|| (Arc::clone(&store), tail.clone()));
         let work = Work {
             store,
             reader: None,
@@ -144,16 +169,26 @@ impl Runner {
             known: None,
             count: None,
             stalls: BTreeMap::new(),
+            kept_at: Instant::now(),
+            stood_by: 0,
             waiting,
             report,
             settings,
         };
-        let thread = std::thread::Builder::new().name("projections".into()).spawn(move || work.run())?;
-        Ok(RunnerHandle {
+        // From here on what was started is stopped when the rest cannot be.
+        let mut handle = RunnerHandle {
             tail,
             progress,
-            thread: Some(thread),
-        })
+            threads: Vec::new(),
+        };
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        handle.threads.push(thread("projections").spawn(move || work.run())?);
+        if let Some((store, tail)) = listening {
+            handle
+                .threads
+                .push(thread("projections-wakes").spawn(move || listen(&*store, &tail))?);
+        }
+        Ok(handle)
     }
 }
 
@@ -175,10 +210,10 @@ impl RunnerHandle {
 
     fn end(&mut self) {
         self.tail.stop();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the views' thread had panicked");
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("the views' thread had panicked");
+            }
         }
     }
 }
@@ -189,13 +224,46 @@ impl Drop for RunnerHandle {
     }
 }
 
+/// Has the log looked at whenever it may have something new.
+fn listen(store: &dyn EventStore, tail: &Tail) {
+    while !tail.stopped() {
+        match store.wakes() {
+            Ok(Some(mut wakes)) => {
+                // What was recorded before it was heard.
+                tail.look();
+                while !tail.stopped() {
+                    if wakes.wait(NOTICED_WITHIN) {
+                        tail.look();
+                    }
+                }
+            }
+            Ok(None) => return,
+            // Until it works the log is looked at from time to time.
+            Err(error) => {
+                tracing::debug!(%error, "the log does not say when there is something new");
+                std::thread::sleep(NOTICED_WITHIN);
+            }
+        }
+    }
+}
+
 /// Why the views do not go on.
 struct Trouble {
     shard: u16,
     position: u64,
     reason: String,
-    /// Whether that keeps the other shards as well.
-    of_all: bool,
+    whose: Whose,
+}
+
+/// Whom a trouble keeps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Its shard alone.
+    OneShard,
+    /// Every shard.
+    AllShards,
+    /// Nobody: another process writes the views.
+    Nobody,
 }
 
 /// A shard that does not go on.
@@ -224,6 +292,10 @@ struct Work {
     /// How many shards the log has, once it says so.
     count: Option<Shards>,
     stalls: BTreeMap<u16, Stall>,
+    /// When the store was last told that this process keeps the views.
+    kept_at: Instant,
+    /// How often it was another process that keeps them, one time after the other.
+    stood_by: u32,
     waiting: Waiting,
     report: watch::Sender<Progress>,
     settings: RunnerSettings,
@@ -247,21 +319,83 @@ impl Work {
             };
             match went {
                 Ok(more) => {
-                    behind = more | self.waiting.dropped();
+                    behind = more | self.waiting.look() | self.is_due();
                     failures = 0;
                 }
                 Err(trouble) => {
-                    self.stall(&trouble, failures);
-                    // Somebody else may have written: begin again with what is stored.
-                    self.fold.forget();
-                    self.known = None;
-                    self.pause(&mut batches, failures);
-                    failures += 1;
+                    let pause = self.interrupted(&trouble, &mut failures);
+                    self.pause(&mut batches, pause);
                     behind = true;
                 }
             }
         }
+        self.views.give_up();
         self.report.send_modify(|progress| progress.state = RunnerState::Stopped);
+    }
+
+    /// Whether something has to be done however much comes by the tail: a stalled shard is tried again, or the store is told of us.
+    fn is_due(&self) -> bool {
+        let now = Instant::now();
+        self.stalls.values().any(|stall| stall.again <= now) || now.duration_since(self.kept_at) >= KEPT_EVERY
+    }
+
+    /// Somebody else may have written: it begins again with what is stored, after a while, which is returned.
+    fn interrupted(&mut self, trouble: &Trouble, failures: &mut u32) -> Duration {
+        if trouble.whose == Whose::Nobody {
+            match self.stand_by(&trouble.reason) {
+                Ok(()) => {
+                    *failures = 0;
+                    // A holder that was killed is gone in a moment; one that lives is asked after more and more seldom.
+                    let pause = SOONEST.saturating_mul(1 << self.stood_by.min(16)).min(self.settings.standby);
+                    self.stood_by = self.stood_by.saturating_add(1);
+                    return pause;
+                }
+                Err(trouble) => self.stall(&trouble, *failures),
+            }
+        } else {
+            self.stall(trouble, *failures);
+            // Another process may be better off.
+            self.views.give_up();
+        }
+        self.fold.forget();
+        self.known = None;
+        let pause = self.backoff(*failures);
+        *failures = failures.saturating_add(1);
+        pause
+    }
+
+    /// Says how far the views are that another process writes.
+    fn stand_by(&mut self, by: &str) -> Result<(), Trouble> {
+        self.fold.forget();
+        self.stalls.clear();
+        self.known = Some(self.stored()?);
+        for head in self.heads().map_err(|error| self.unread(0, 0, &error, Whose::AllShards))? {
+            self.heard(head.shard, head.position);
+        }
+        self.tell();
+        self.known = None;
+        let state = RunnerState::StandingBy { by: by.to_owned() };
+        self.report.send_if_modified(|progress| {
+            let news = progress.state != state || !progress.stalled.is_empty();
+            if !matches!(progress.state, RunnerState::StandingBy { .. }) {
+                tracing::info!(by, "another process keeps the views: this one stands by");
+            }
+            (progress.state, progress.stalled) = (state, Vec::new());
+            news
+        });
+        Ok(())
+    }
+
+    fn stored(&mut self) -> Result<Known, Trouble> {
+        let stored = self.views.stored().map_err(|error| unsaved(0, 1, error))?;
+        let shards = stored.checkpoints.iter().map(|at| (at.shard, ShardProgress::from(*at))).collect();
+        Ok(Known { log: stored.log, shards })
+    }
+
+    fn heard(&mut self, shard: u16, head: u64) {
+        if let Some(known) = &mut self.known {
+            heard_of(&mut known.shards, shard, head);
+        }
     }
 
     /// Counts what came by the tail; tells whether the log holds something that did not.
@@ -287,7 +421,7 @@ impl Work {
         }
         match self.count(&accepted) {
             Ok(()) => Ok(gap),
-            Err(trouble) if trouble.of_all => Err(trouble),
+            Err(trouble) if trouble.whose != Whose::OneShard => Err(trouble),
             Err(trouble) => {
                 self.stall_shard(trouble);
                 Ok(true)
@@ -313,7 +447,7 @@ impl Work {
                             tracing::info!(shard, "the views go on in this shard");
                         }
                     }
-                    Err(trouble) if trouble.of_all => return Err(trouble),
+                    Err(trouble) if trouble.whose != Whose::OneShard => return Err(trouble),
                     Err(trouble) => self.stall_shard(trouble),
                 }
             }
@@ -332,7 +466,7 @@ impl Work {
         let events = self
             .reader()
             .and_then(|reader| reader.events(shard, after, limit))
-            .map_err(|error| self.unread(shard, after, &error, false))?;
+            .map_err(|error| self.unread(shard, after, &error, Whose::OneShard))?;
         let (recorded, poison) = decode(shard, after, events);
         self.count(&recorded.iter().collect::<Vec<_>>())?;
         if let Some(poison) = poison {
@@ -344,7 +478,7 @@ impl Work {
                 shard,
                 position: after + 1,
                 reason,
-                of_all: false,
+                whose: Whose::OneShard,
             });
         }
         Ok(true)
@@ -353,11 +487,15 @@ impl Work {
     /// Makes sure that what is stored was folded from this log, and drops it otherwise. Returns the log's heads.
     fn align(&mut self) -> Result<Vec<(u16, u64)>, Trouble> {
         if self.known.is_none() {
-            let stored = self.views.stored().map_err(|error| unsaved(0, 1, &error))?;
-            let shards = stored.checkpoints.iter().map(|at| (at.shard, ShardProgress::from(*at))).collect();
-            self.known = Some(Known { log: stored.log, shards });
+            self.views.take().map_err(|error| unsaved(0, 1, error))?;
+            self.kept_at = Instant::now();
+            self.stood_by = 0;
+            self.known = Some(self.stored()?);
+        } else if self.kept_at.elapsed() >= KEPT_EVERY {
+            self.views.keep().map_err(|error| unsaved(0, 1, error))?;
+            self.kept_at = Instant::now();
         }
-        let heads = self.heads().map_err(|error| self.unread(0, 0, &error, true))?;
+        let heads = self.heads().map_err(|error| self.unread(0, 0, &error, Whose::AllShards))?;
         let Some(log) = heads.first().map(|head| head.log_id) else {
             return Ok(Vec::new());
         };
@@ -370,29 +508,28 @@ impl Work {
             }
             self.fold.forget();
             self.stalls.clear();
-            self.views.reset(log).map_err(|error| unsaved(0, 1, &error))?;
+            let count = self.reader().and_then(LogReader::shard_count);
+            self.count = count.map_err(|error| self.unread(0, 0, &error, Whose::AllShards))?;
+            self.views.reset(log).map_err(|error| unsaved(0, 1, error))?;
             self.known = Some(Known {
                 log: Some(log),
                 shards: BTreeMap::new(),
             });
         }
-        if let Some(known) = &mut self.known {
-            for head in &heads {
-                heard_of(&mut known.shards, head.shard, head.position);
-            }
+        for head in &heads {
+            self.heard(head.shard, head.position);
         }
         Ok(heads.into_iter().map(|head| (head.shard, head.position)).collect())
     }
 
     fn heads(&mut self) -> Result<Vec<event_store::Head>, StoreError> {
-        let reader = self.reader()?;
-        let count = reader.shard_count()?;
-        let mut heads = Vec::new();
-        for shard in reader.shards()? {
-            heads.extend(reader.head(shard)?);
-        }
+        let count = match self.count {
+            // How many shards a log has is fixed once.
+            Some(count) => Some(count),
+            None => self.reader()?.shard_count()?,
+        };
         self.count = count;
-        Ok(heads)
+        self.reader()?.heads()
     }
 
     /// Counts events that follow what is counted. Those before one that does not fit are counted.
@@ -402,7 +539,7 @@ impl Work {
             Ok(()) => self.save(events),
             Err(FoldError::Views(error)) => {
                 self.fold.forget();
-                Err(unsaved(first.shard, first.position, &error))
+                Err(unsaved(first.shard, first.position, error))
             }
             Err(FoldError::Unfit { index, reason }) => {
                 self.fold.forget();
@@ -411,7 +548,7 @@ impl Work {
                     shard: events[index].shard,
                     position: events[index].position,
                     reason,
-                    of_all: false,
+                    whose: Whose::OneShard,
                 })
             }
         }
@@ -426,9 +563,10 @@ impl Work {
             self.fold.forget();
             self.known = None;
             let (shard, position) = moves.first().map_or((0, 1), |first| (first.shard, first.from + 1));
-            return Err(unsaved(shard, position, &error));
+            return Err(unsaved(shard, position, error));
         }
         self.fold.saved();
+        self.kept_at = Instant::now();
         for Move {
             shard, to, recorded_at, ..
         } in moves
@@ -457,13 +595,13 @@ impl Work {
         Ok(&**self.reader.insert(reader))
     }
 
-    fn unread(&mut self, shard: u16, after: u64, error: &StoreError, of_all: bool) -> Trouble {
+    fn unread(&mut self, shard: u16, after: u64, error: &StoreError, whose: Whose) -> Trouble {
         self.reader = None;
         Trouble {
             shard,
             position: after + 1,
             reason: error.to_string(),
-            of_all,
+            whose,
         }
     }
 
@@ -549,8 +687,8 @@ impl Work {
     }
 
     /// Waits before the next try. What comes by the tail meanwhile is in the log as well.
-    fn pause(&self, batches: &mut Vec<Arc<[Recorded]>>, failures: u32) {
-        let until = Instant::now() + self.backoff(failures);
+    fn pause(&self, batches: &mut Vec<Arc<[Recorded]>>, pause: Duration) {
+        let until = Instant::now() + pause;
         while !self.waiting.stopped() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -632,14 +770,14 @@ fn decode(shard: u16, after: u64, events: Vec<Event>) -> (Vec<Recorded>, Option<
     for (event, position) in events.into_iter().zip(after + 1..) {
         if event.position != position {
             let reason = format!("the log has {} where {position} belongs", event.position);
-            let of_all = false;
+            let whose = Whose::OneShard;
             return (
                 recorded,
                 Some(Trouble {
                     shard,
                     position,
                     reason,
-                    of_all,
+                    whose,
                 }),
             );
         }
@@ -661,7 +799,7 @@ fn decode(shard: u16, after: u64, events: Vec<Event>) -> (Vec<Recorded>, Option<
                         shard,
                         position,
                         reason: error.to_string(),
-                        of_all: false,
+                        whose: Whose::OneShard,
                     }),
                 );
             }
@@ -670,12 +808,16 @@ fn decode(shard: u16, after: u64, events: Vec<Event>) -> (Vec<Recorded>, Option<
     (recorded, None)
 }
 
-fn unsaved(shard: u16, position: u64, error: &ViewsError) -> Trouble {
+fn unsaved(shard: u16, position: u64, error: ViewsError) -> Trouble {
+    let (reason, whose) = match error {
+        ViewsError::Held(by) => (by, Whose::Nobody),
+        ViewsError::Moved(_) | ViewsError::Unavailable(_) => (error.to_string(), Whose::AllShards),
+    };
     Trouble {
         shard,
         position,
-        reason: error.to_string(),
-        of_all: true,
+        reason,
+        whose,
     }
 }
 

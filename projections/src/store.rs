@@ -14,6 +14,9 @@ pub enum ViewsError {
     /// Somebody else has moved this shard's checkpoint: what was folded counts already.
     #[error("another process moved the views' checkpoint of shard {0}")]
     Moved(u16),
+    /// Another process keeps the views: this one writes nothing, and stands by. The text says who.
+    #[error("the views are kept by another process ({0})")]
+    Held(String),
 }
 
 /// What a store of views holds.
@@ -75,10 +78,34 @@ pub trait Table<V> {
 }
 
 /// The views, for writing. One thread owns it.
+///
+/// Where several processes may open the same views, one of them keeps them: who writes has to [`take`](Self::take) them, and is told
+/// [`ViewsError::Held`] by every later call when somebody else has done so meanwhile.
 pub trait ViewsWriter:
     Table<OrderView> + Table<ProductView> + Table<InventoryView> + Table<PaymentView> + Table<WalletView> + Table<AccountView> + Send
 {
-    /// What is stored.
+    /// Makes this writer the one that keeps the views, and fences the one before: that one was stopped, is gone, or gave no sign of life for a
+    /// while. Whoever keeps them already may take them again.
+    ///
+    /// # Errors
+    /// [`ViewsError::Held`] when another one keeps them.
+    fn take(&mut self) -> Result<(), ViewsError> {
+        // Where one process alone can open them there is nobody to take them from.
+        Ok(())
+    }
+
+    /// Says that this writer lives, while it has nothing to save.
+    ///
+    /// # Errors
+    /// [`ViewsError::Held`] when another one keeps them by now.
+    fn keep(&mut self) -> Result<(), ViewsError> {
+        Ok(())
+    }
+
+    /// Lets somebody else take them at once. Should that fail they can be taken a little later.
+    fn give_up(&mut self) {}
+
+    /// What is stored. Who stands by may ask that too.
     fn stored(&mut self) -> Result<Stored, ViewsError>;
 
     /// Drops every row and checkpoint: the views are to be filled anew, from this log.
@@ -87,6 +114,6 @@ pub trait ViewsWriter:
     /// Saves the rows and moves the checkpoints, in one transaction or not at all.
     ///
     /// # Errors
-    /// [`ViewsError::Moved`] when a checkpoint does not stand where the batch says.
+    /// [`ViewsError::Moved`] when a checkpoint does not stand where the batch says, [`ViewsError::Held`] when another one keeps the views.
     fn save(&mut self, batch: &ViewsBatch<'_>) -> Result<(), ViewsError>;
 }

@@ -25,7 +25,8 @@ pub struct Tail {
 #[derive(Debug, Default)]
 struct State {
     waiting: AtomicUsize,
-    dropped: AtomicBool,
+    /// The log holds something that does not come by the tail.
+    look: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -37,10 +38,19 @@ impl Tail {
         let fits = waiting + count <= self.most_events;
         if !fits || self.sender.try_send(events).is_err() {
             self.state.waiting.fetch_sub(count, Ordering::AcqRel);
-            self.state.dropped.store(true, Ordering::Release);
             metrics::counter!("jangbu_projection_tail_dropped_total").increment(count as u64);
-            self.wake();
+            self.look();
         }
+    }
+
+    /// Has the log looked at, as soon as what is at hand is done.
+    pub(crate) fn look(&self) {
+        self.state.look.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.state.stop.load(Ordering::Acquire)
     }
 
     pub(crate) fn stop(&self) {
@@ -95,9 +105,9 @@ impl Waiting {
         count
     }
 
-    /// Whether something was dropped since this was last asked.
-    pub(crate) fn dropped(&self) -> bool {
-        self.state.dropped.swap(false, Ordering::AcqRel)
+    /// Whether the log is to be looked at, since this was last asked.
+    pub(crate) fn look(&self) -> bool {
+        self.state.look.swap(false, Ordering::AcqRel)
     }
 
     /// Whether it is time to stop.

@@ -12,6 +12,8 @@ use projections::{Progress, RunnerState, ShardProgress};
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 
+use crate::stock::Shown;
+
 /// A stall that ends by itself within this time is no reason to answer with old data.
 const STALL_GRACE: Duration = Duration::from_millis(250);
 
@@ -54,6 +56,11 @@ impl Wanted {
         *known = token.position.max(*known);
     }
 
+    /// How far this shard has to be.
+    pub(crate) fn of(&self, shard: u16) -> u64 {
+        self.0.get(&shard).copied().unwrap_or(0)
+    }
+
     /// The shards that are not there yet.
     fn missing(&self, progress: &Progress) -> Vec<u16> {
         let missing = self.0.iter().filter(|(shard, position)| progress.position(**shard) < **position);
@@ -75,25 +82,52 @@ pub(crate) struct Consistency {
     positions: Option<Vec<String>>,
     /// How old the newest event is that they count there, when there are newer ones; none when they count nothing yet.
     lag_ms: Option<u64>,
+    /// The shards that it speaks of.
+    #[serde(skip)]
+    shards: Vec<ShardProgress>,
+    #[serde(skip)]
+    several: bool,
+}
+
+impl Consistency {
+    fn of(outcome: Outcome, shards: Vec<ShardProgress>, several: bool) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Nothing counted at all is further behind than anything.
+        let behind = |shard: &ShardProgress| lag(shard, now).unwrap_or(u64::MAX);
+        let last = shards.iter().rev().max_by_key(|shard| behind(shard));
+        let text = |shard: &ShardProgress| position(shard, several);
+        Self {
+            outcome,
+            position: last.map_or_else(|| "0".to_owned(), text),
+            positions: several.then(|| shards.iter().map(text).collect()),
+            lag_ms: last.map_or(Some(0), |shard| lag(shard, now)),
+            shards,
+            several,
+        }
+    }
+
+    /// What an answer says that shows rows which were read when the views were only there.
+    pub(crate) fn showing(mut self, rows: &Shown) -> Self {
+        let mut older = false;
+        for shard in &mut self.shards {
+            if let Some((position, recorded_at)) = rows.get(&shard.shard).filter(|(position, _)| *position < shard.position) {
+                (shard.position, shard.recorded_at) = (*position, *recorded_at);
+                older = true;
+            }
+        }
+        if older {
+            Self::of(self.outcome, self.shards, self.several)
+        } else {
+            self
+        }
+    }
 }
 
 /// Waits until the views reach what is wanted, for at most `patience`.
 pub(crate) async fn reach(mut progress: watch::Receiver<Progress>, wanted: &Wanted, patience: Duration) -> Consistency {
     let outcome = wait(&mut progress, wanted, patience).await;
     let progress = progress.borrow();
-    let several = progress.several();
-    let shown = shown(&progress, wanted);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // Nothing counted at all is further behind than anything.
-    let behind = |shard: &ShardProgress| lag(shard, now).unwrap_or(u64::MAX);
-    let last = shown.iter().rev().max_by_key(|shard| behind(shard));
-    let text = |shard: &ShardProgress| position(shard, several);
-    Consistency {
-        outcome,
-        position: last.map_or_else(|| "0".to_owned(), text),
-        positions: several.then(|| shown.iter().map(text).collect()),
-        lag_ms: last.map_or(Some(0), |shard| lag(shard, now)),
-    }
+    Consistency::of(outcome, shown(&progress, wanted), progress.several())
 }
 
 async fn wait(progress: &mut watch::Receiver<Progress>, wanted: &Wanted, patience: Duration) -> Outcome {

@@ -285,7 +285,7 @@ impl Projector {
                 self.checkpoints.insert(shard, last.position);
                 Ok(())
             }
-            Err(ViewsError::Moved(_)) => Err("the checkpoint was moved by nobody".to_owned()),
+            Err(ViewsError::Moved(_) | ViewsError::Held(_)) => Err("the checkpoint was moved by nobody".to_owned()),
             Err(ViewsError::Unavailable(_)) => {
                 if std::mem::take(&mut self.store.crashed) {
                     self.fold = Fold::new(RECENT);

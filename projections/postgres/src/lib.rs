@@ -9,8 +9,8 @@ mod open;
 mod pool;
 mod reader;
 mod schema;
-mod search;
 mod table;
+mod wakes;
 mod writer;
 
 use std::sync::Arc;

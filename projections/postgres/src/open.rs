@@ -159,7 +159,8 @@ fn make_anew(session: &Session) -> Result<(), Error> {
     session.script("TRUNCATE jangbu_views.checkpoints")?;
     let names = projections::NAMES.join(" ");
     session.execute(
-        "INSERT INTO jangbu_views.views (names) VALUES ($1) ON CONFLICT (one) DO UPDATE SET names = excluded.names, log = NULL",
+        "INSERT INTO jangbu_views.views AS v (names) VALUES ($1)
+         ON CONFLICT (one) DO UPDATE SET names = excluded.names, log = NULL, epoch = v.epoch + 1, holder = NULL",
         &[&names],
     )?;
     tracing::info!("the views are of today's shapes now, and empty");

@@ -1,19 +1,21 @@
 //! What is written of each view, and how: many rows in one statement.
 
 use postgres_session::ToSql;
-use projections::{AccountView, InventoryView, OrderView, PaymentView, ProductView, WalletView};
+use projections::{
+    AccountView, Accounts, Inventories, InventoryView, OrderView, Orders, PaymentView, Payments, ProductView, Products, Projection,
+    WalletView, Wallets,
+    sql::{names_of_order, names_of_product, under_way},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
-
-use crate::search::{names_of_order, names_of_product, under_way};
 
 /// One column of many rows.
 pub(crate) type Column = Box<dyn ToSql + Sync>;
 
 /// A view that has a table. Of each statement the first value is the rows' ids, the second the rows as JSON.
 pub(crate) trait Row: Serialize + DeserializeOwned {
-    /// Rows by id, as id and JSON.
-    const SELECT: &'static str;
+    /// Where it is.
+    const TABLE: &'static str;
     /// Adds rows.
     const INSERT: &'static str;
     /// Changes what may change, of as many rows as there are ids.
@@ -32,6 +34,11 @@ pub(crate) trait Row: Serialize + DeserializeOwned {
     }
 }
 
+/// Rows by id, as id and JSON.
+pub(crate) fn by_id(table: &str) -> String {
+    format!("SELECT id, data::text FROM jangbu_views.{table} WHERE id = ANY($1)")
+}
+
 fn column<V, T: ToSql + Sync + 'static>(rows: &[&V], of: impl Fn(&V) -> T) -> Column
 where
     Vec<T>: ToSql,
@@ -40,7 +47,7 @@ where
 }
 
 impl Row for OrderView {
-    const SELECT: &'static str = "SELECT id, data::text FROM jangbu_views.orders_v2 WHERE id = ANY($1)";
+    const TABLE: &'static str = Orders::NAME;
     const INSERT: &'static str = "
         INSERT INTO jangbu_views.orders_v2 (id, data, number, tracking, buyer, placed_at, status, open, purchase, names)
         SELECT n.id, n.data::json, n.number, n.tracking, n.buyer, n.placed_at, n.status, n.open, n.purchase, n.names
@@ -81,7 +88,7 @@ impl Row for OrderView {
 }
 
 impl Row for ProductView {
-    const SELECT: &'static str = "SELECT id, data::text FROM jangbu_views.products_v1 WHERE id = ANY($1)";
+    const TABLE: &'static str = Products::NAME;
     const INSERT: &'static str = "
         INSERT INTO jangbu_views.products_v1 (id, data, seller, created_at, retired, names)
         SELECT n.id, n.data::json, n.seller, n.created_at, n.retired, n.names
@@ -113,9 +120,9 @@ impl Row for ProductView {
 }
 
 macro_rules! plain_row {
-    ($view:ty, $table:literal, $id:ident) => {
+    ($view:ty, $projection:ty, $table:literal, $id:ident) => {
         impl Row for $view {
-            const SELECT: &'static str = concat!("SELECT id, data::text FROM jangbu_views.", $table, " WHERE id = ANY($1)");
+            const TABLE: &'static str = <$projection>::NAME;
             const INSERT: &'static str = concat!(
                 "INSERT INTO jangbu_views.",
                 $table,
@@ -135,7 +142,7 @@ macro_rules! plain_row {
     };
 }
 
-plain_row!(InventoryView, "inventories_v1", product);
-plain_row!(PaymentView, "payments_v1", id);
-plain_row!(WalletView, "wallets_v1", account);
-plain_row!(AccountView, "accounts_v1", id);
+plain_row!(InventoryView, Inventories, "inventories_v1", product);
+plain_row!(PaymentView, Payments, "payments_v1", id);
+plain_row!(WalletView, Wallets, "wallets_v1", account);
+plain_row!(AccountView, Accounts, "accounts_v1", id);

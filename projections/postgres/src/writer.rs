@@ -10,9 +10,12 @@ use uuid::Uuid;
 
 use crate::{
     open,
-    schema::{EMPTY, MISSING, MOVED},
-    table::{Column, Row},
+    schema::{EMPTY, MISSING, MOVED, TAKEN},
+    table::{Column, Row, by_id},
 };
+
+/// What a server says that has become a standby, or was made to read only.
+const READ_ONLY: &str = "25006";
 
 /// At most so many rows of one statement.
 const MOST: usize = 4_096;
@@ -22,6 +25,10 @@ const MOST: usize = 4_096;
 pub struct PostgresViewsWriter {
     address: Address,
     session: Option<Session>,
+    /// Names this writer among all that there ever were.
+    writer: Uuid,
+    /// Under which it keeps the views; none before it takes them, and when it knows that another one has.
+    epoch: Option<i64>,
 }
 
 impl PostgresViewsWriter {
@@ -29,7 +36,25 @@ impl PostgresViewsWriter {
         Self {
             address,
             session: Some(session),
+            writer: Uuid::new_v4(),
+            epoch: None,
         }
+    }
+
+    /// Writes under its epoch.
+    fn keeping<T>(&mut self, work: impl FnOnce(&Session, Keeper) -> Result<T, Failed>) -> Result<T, ViewsError> {
+        let Some(epoch) = self.epoch else {
+            return Err(ViewsError::Held("this one has not taken them".into()));
+        };
+        let keeper = Keeper {
+            writer: self.writer,
+            epoch,
+        };
+        let done = self.with(|session| work(session, keeper));
+        if matches!(done, Err(ViewsError::Held(_))) {
+            self.epoch = None;
+        }
+        done
     }
 
     fn with<T>(&mut self, work: impl FnOnce(&Session) -> Result<T, Failed>) -> Result<T, ViewsError> {
@@ -38,7 +63,8 @@ impl PostgresViewsWriter {
             None => open::writing(&self.address).map_err(|error| ViewsError::Unavailable(Box::new(error)))?,
         };
         let done = work(&session);
-        // What is left of a transaction that did not end goes with its session.
+        // What is left of a transaction that did not end goes with its session. So does one with a server that may not be written to any
+        // more: another of the address's hosts may have taken its place.
         if !done.as_ref().is_err_and(Failed::spoils_the_session) {
             self.session = Some(session);
         }
@@ -46,7 +72,62 @@ impl PostgresViewsWriter {
     }
 }
 
+/// Who writes.
+#[derive(Clone, Copy)]
+struct Keeper {
+    writer: Uuid,
+    epoch: i64,
+}
+
 impl ViewsWriter for PostgresViewsWriter {
+    fn take(&mut self) -> Result<(), ViewsError> {
+        let (writer, names) = (self.writer, projections::NAMES.join(" "));
+        self.epoch = None;
+        let taken = self.with(|session| {
+            let mut pipeline = session.pipeline();
+            pipeline.script("BEGIN");
+            // No crash takes an epoch back that somebody writes under.
+            pipeline.script("SET LOCAL synchronous_commit = on");
+            pipeline.query(
+                "SELECT taken, holder FROM jangbu_views.take($1, $2)",
+                vec![Box::new(writer), Box::new(names)],
+            )?;
+            pipeline.script("COMMIT");
+            let rows = pipeline.run()?;
+            let row = rows
+                .iter()
+                .flatten()
+                .next()
+                .ok_or_else(|| Error::unexpected("nobody says who keeps the views"))?;
+            let holder: Option<i32> = row.try_get(1).map_err(Error::from)?;
+            match row.try_get(0).map_err(Error::from)? {
+                Some(epoch) => Ok(epoch),
+                None => Err(Failed::Held(holder.unwrap_or_default())),
+            }
+        });
+        self.epoch = Some(taken?);
+        Ok(())
+    }
+
+    fn keep(&mut self) -> Result<(), ViewsError> {
+        self.keeping(|session, Keeper { writer, epoch }| {
+            session.query("SELECT jangbu_views.keep($1, $2)", &[&writer, &epoch])?;
+            Ok(())
+        })
+    }
+
+    fn give_up(&mut self) {
+        // Without a session the server sees for itself that it is gone.
+        let Some((epoch, session)) = self.epoch.take().zip(self.session.as_ref()) else {
+            return;
+        };
+        let sql = "UPDATE jangbu_views.views SET holder = NULL WHERE holder = $1 AND epoch = $2";
+        if let Err(error) = session.execute(sql, &[&self.writer, &epoch]) {
+            tracing::debug!(%error, "the views were not given up: another process has to wait until it sees that they are free");
+            self.session = None;
+        }
+    }
+
     fn stored(&mut self) -> Result<Stored, ViewsError> {
         self.with(|session| {
             let rows = session.query(
@@ -67,9 +148,10 @@ impl ViewsWriter for PostgresViewsWriter {
     }
 
     fn reset(&mut self, log: Uuid) -> Result<(), ViewsError> {
-        self.with(|session| {
+        self.keeping(|session, Keeper { writer, epoch }| {
             let mut pipeline = session.pipeline();
             pipeline.script("BEGIN");
+            pipeline.query("SELECT jangbu_views.keep($1, $2)", vec![Box::new(writer), Box::new(epoch)])?;
             pipeline.script(EMPTY);
             pipeline.query("UPDATE jangbu_views.views SET log = $1", vec![Box::new(log)])?;
             pipeline.script("COMMIT");
@@ -78,10 +160,10 @@ impl ViewsWriter for PostgresViewsWriter {
     }
 
     fn save(&mut self, batch: &ViewsBatch<'_>) -> Result<(), ViewsError> {
-        self.with(|session| {
+        self.keeping(|session, keeper| {
             let mut pipeline = session.pipeline();
             pipeline.script("BEGIN");
-            moves(&mut pipeline, batch.moves)?;
+            moves(&mut pipeline, keeper, batch.moves)?;
             rows(&mut pipeline, &batch.orders)?;
             sellers(&mut pipeline, &batch.orders)?;
             rows(&mut pipeline, &batch.products)?;
@@ -100,9 +182,9 @@ impl ViewsWriter for PostgresViewsWriter {
 impl<V: Row> Table<V> for PostgresViewsWriter {
     fn load(&mut self, ids: &[Uuid]) -> Result<Vec<V>, ViewsError> {
         self.with(|session| {
-            let mut found = Vec::with_capacity(ids.len());
+            let (sql, mut found) = (by_id(V::TABLE), Vec::with_capacity(ids.len()));
             for ids in ids.chunks(MOST) {
-                for row in session.query(V::SELECT, &[&ids])? {
+                for row in session.query(&sql, &[&ids])? {
                     found.push(serde_json::from_str(row.try_get(1).map_err(Error::from)?)?);
                 }
             }
@@ -122,14 +204,13 @@ pub(crate) fn checkpoint(row: &Found, from: usize) -> Result<Checkpoint, Error> 
     })
 }
 
-/// Two that move the same shards do so in the same order, so that neither waits for the other for ever.
-fn moves(pipeline: &mut Pipeline<'_>, moves: &[Move]) -> Result<(), Failed> {
-    let mut moves = moves.to_vec();
-    moves.sort_by_key(|step| step.shard);
+fn moves(pipeline: &mut Pipeline<'_>, keeper: Keeper, moves: &[Move]) -> Result<(), Failed> {
     let places = |of: fn(&Move) -> u64| moves.iter().map(|step| number(of(step))).collect::<Result<Vec<i64>, Failed>>();
     pipeline.query(
-        "SELECT jangbu_views.move_checkpoints($1, $2, $3, $4)",
+        "SELECT jangbu_views.advance($1, $2, $3, $4, $5, $6)",
         vec![
+            Box::new(keeper.writer),
+            Box::new(keeper.epoch),
             Box::new(moves.iter().map(|step| i32::from(step.shard)).collect::<Vec<_>>()),
             Box::new(places(|step| step.from)?),
             Box::new(places(|step| step.to)?),
@@ -218,6 +299,8 @@ enum Failed {
     Postgres(Error),
     Json(serde_json::Error),
     TooLarge,
+    /// Another one keeps the views: it is served by this process of the server.
+    Held(i32),
 }
 
 impl From<Error> for Failed {
@@ -236,7 +319,7 @@ impl Failed {
     /// Whether nobody knows what the session is in the middle of.
     fn spoils_the_session(&self) -> bool {
         let Self::Postgres(error) = self else { return false };
-        matches!(error.trouble(), Trouble::Lost | Trouble::Silent)
+        matches!(error.trouble(), Trouble::Lost | Trouble::Silent) || error.code() == Some(READ_ONLY)
     }
 
     fn explained(self, address: &Address) -> ViewsError {
@@ -248,12 +331,14 @@ impl Failed {
             Self::Postgres(error) => match error.code() {
                 Some(MOVED) => ViewsError::Moved(shard(&error)),
                 Some(MISSING) => damaged("a row is missing"),
+                Some(TAKEN) => ViewsError::Held("it has taken them from this one".into()),
                 // A constraint: a row that should not be there, or one that is not as it must be.
                 Some(code) if code.starts_with("23") => damaged(&error.to_string()),
                 _ => ViewsError::Unavailable(Box::new(error)),
             },
             Self::Json(error) => damaged(&error.to_string()),
             Self::TooLarge => damaged("a number is too large"),
+            Self::Held(process) => ViewsError::Held(format!("whom process {process} of the database serves")),
         }
     }
 }

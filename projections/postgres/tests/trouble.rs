@@ -10,7 +10,7 @@ use std::{
 };
 
 use aggregates::{Recorded, Timestamp};
-use database::{Shared, address, anybody, dump, open, texts};
+use database::{Shared, address, anybody, dump, open, take, texts};
 use postgres_session::Session;
 use projections::{
     Changed, Fold, InventoryView, Move, OrdersQuestion, ReadError, Runner, Scope, ViewsBatch, ViewsError, ViewsWriter, WalletView,
@@ -102,7 +102,7 @@ fn versions(writer: &mut dyn ViewsWriter) -> (Vec<u64>, u64, u64) {
 fn a_save_in_the_middle_of_which_the_server_dies_has_saved_nothing() {
     let mut server = Postgres::start();
     let database = server.database();
-    let (mut writer, _) = open(database.url());
+    let (mut writer, _) = take(database.url());
     writer.reset(LOG).expect("new views");
     save(&mut *writer, 1, true).expect("saved");
     // What is asynchronous is durable with the next checkpoint of the server at the latest.
@@ -124,16 +124,17 @@ fn a_save_in_the_middle_of_which_the_server_dies_has_saved_nothing() {
 #[test]
 fn a_save_of_which_nobody_heard_the_outcome_is_told_by_the_checkpoint() {
     let database = Shared::new();
-    let (mut direct, _) = database.open();
+    let (mut direct, _) = take(database.url());
     direct.reset(LOG).expect("new views");
     save(&mut *direct, 1, true).expect("saved");
+    direct.give_up();
     let port = database
         .url()
         .rsplit_once(':')
         .and_then(|(_, rest)| rest.split('/').next())
         .and_then(|port| port.parse().ok());
     let proxy = Proxy::to(SocketAddr::from((Ipv4Addr::LOCALHOST, port.expect("a port"))));
-    let (mut writer, _) = open(
+    let (mut writer, _) = take(
         &database
             .url()
             .replace(&format!("127.0.0.1:{}", port.expect("a port")), &proxy.address().to_string()),
@@ -157,7 +158,7 @@ fn a_save_of_which_nobody_heard_the_outcome_is_told_by_the_checkpoint() {
 /// The views of one fold of the first events of each shard.
 fn folded(events: &[Arc<[Recorded]>], checkpoints: &BTreeMap<u16, u64>) -> String {
     let place = Shared::new();
-    let (mut writer, _) = place.open();
+    let (mut writer, _) = take(place.url());
     writer.reset(LOG).expect("new views");
     let mut fold = Fold::new(const { std::num::NonZeroUsize::new(1_000).expect("it is 1,000") });
     let counted: Vec<&Recorded> = events
@@ -252,7 +253,7 @@ fn a_runner_whose_server_was_restarted_goes_on_by_itself() {
 #[test]
 fn readers_whose_sessions_were_ended_answer_on_new_ones() {
     let database = Shared::new();
-    let (mut writer, views) = database.open();
+    let (mut writer, views) = take(database.url());
     writer.reset(LOG).expect("new views");
     save(&mut *writer, 1, true).expect("saved");
     for _ in 0..3 {

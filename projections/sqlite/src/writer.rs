@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use aggregates::{OrderStatus, Timestamp};
+use aggregates::Timestamp;
 use projections::{
-    AccountView, Changed, Checkpoint, InventoryView, Move, OrderView, PaymentView, ProductView, Stored, Table, ViewsBatch, ViewsError,
-    ViewsWriter, WalletEntry, WalletView,
+    AccountView, Accounts, Changed, Checkpoint, Inventories, InventoryView, Move, OrderView, Orders, PaymentView, Payments, ProductView,
+    Products, Projection, Stored, Table, ViewsBatch, ViewsError, ViewsWriter, WalletEntry, WalletView, Wallets,
+    sql::{names_of_order, names_of_product, under_way},
 };
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Statement, Transaction, TransactionBehavior};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::{checkpointer::Checkpointer, open, reader::searchable};
+use crate::{checkpointer::Checkpointer, open};
 
 /// The views, for writing.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl<V: Row> Table<V> for SqliteViewsWriter {
     /// A look-up in this process costs less than a list in a statement would.
     fn load(&mut self, ids: &[Uuid]) -> Result<Vec<V>, ViewsError> {
         let load = || -> Result<Vec<V>, Failed> {
-            let mut statement = self.connection.prepare_cached(V::SELECT)?;
+            let mut statement = self.connection.prepare_cached(&by_id(V::TABLE))?;
             let mut found = Vec::with_capacity(ids.len());
             for id in ids {
                 if let Some(data) = statement.query_row([id.into_bytes()], |row| row.get::<_, String>(0)).optional()? {
@@ -106,6 +107,11 @@ impl<V: Row> Table<V> for SqliteViewsWriter {
         };
         load().map_err(|error| error.explained(&self.path))
     }
+}
+
+/// A row as JSON, by its id.
+pub(crate) fn by_id(table: &str) -> String {
+    format!("SELECT data FROM {table} WHERE id = ?1")
 }
 
 pub(crate) fn checkpoints(connection: &Connection) -> rusqlite::Result<Vec<Checkpoint>> {
@@ -122,8 +128,8 @@ pub(crate) fn checkpoints(connection: &Connection) -> rusqlite::Result<Vec<Check
 
 /// A view that has a table.
 pub(crate) trait Row: Serialize + DeserializeOwned {
-    /// The row as JSON, by its id.
-    const SELECT: &'static str;
+    /// Where it is.
+    const TABLE: &'static str;
     /// Adds the row.
     const INSERT: &'static str;
     /// Changes what may change.
@@ -135,16 +141,11 @@ pub(crate) trait Row: Serialize + DeserializeOwned {
 }
 
 impl Row for OrderView {
-    const SELECT: &'static str = "SELECT data FROM orders_v2 WHERE id = ?1";
+    const TABLE: &'static str = Orders::NAME;
     const INSERT: &'static str = "INSERT INTO orders_v2 (id, number, tracking, buyer, placed_at, status, open, purchase, names, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     const UPDATE: &'static str = "UPDATE orders_v2 SET status = ?2, open = ?3, purchase = ?4, data = ?5 WHERE id = ?1";
 
     fn insert(&self, statement: &mut Statement<'_>, data: &str) -> rusqlite::Result<usize> {
-        let mut names = String::new();
-        for line in self.lines.iter() {
-            names.push_str(&searchable(line.name.as_str()));
-            names.push('\n');
-        }
         statement.execute((
             self.id.uuid().into_bytes(),
             self.number.as_str(),
@@ -154,7 +155,7 @@ impl Row for OrderView {
             self.status.name(),
             under_way(self.status),
             self.purchase_under_way(),
-            names,
+            names_of_order(self),
             data,
         ))
     }
@@ -170,44 +171,25 @@ impl Row for OrderView {
     }
 }
 
-/// Whether an order is one of the few that an index by status holds.
-pub(crate) fn under_way(status: OrderStatus) -> bool {
-    match status {
-        OrderStatus::Placed
-        | OrderStatus::AwaitingPayment
-        | OrderStatus::PaymentPending
-        | OrderStatus::PreparingShipment
-        | OrderStatus::Shipped
-        | OrderStatus::Cancelling
-        | OrderStatus::NeedsAttention => true,
-        OrderStatus::Confirmed | OrderStatus::Delivered | OrderStatus::Cancelled | OrderStatus::Refunded => false,
-    }
-}
-
 impl Row for ProductView {
-    const SELECT: &'static str = "SELECT data FROM products_v1 WHERE id = ?1";
+    const TABLE: &'static str = Products::NAME;
     const INSERT: &'static str = "INSERT INTO products_v1 (id, seller, created_at, retired, names, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     const UPDATE: &'static str = "UPDATE products_v1 SET retired = ?2, names = ?3, data = ?4 WHERE id = ?1";
 
     fn insert(&self, statement: &mut Statement<'_>, data: &str) -> rusqlite::Result<usize> {
         let (id, seller) = (self.id.uuid().into_bytes(), self.seller.uuid().into_bytes());
-        statement.execute((id, seller, self.created_at.micros(), self.retired, names(self), data))
+        statement.execute((id, seller, self.created_at.micros(), self.retired, names_of_product(self), data))
     }
 
     fn update(&self, statement: &mut Statement<'_>, data: &str) -> rusqlite::Result<usize> {
-        statement.execute((self.id.uuid().into_bytes(), self.retired, names(self), data))
+        statement.execute((self.id.uuid().into_bytes(), self.retired, names_of_product(self), data))
     }
 }
 
-fn names(product: &ProductView) -> String {
-    let description = product.description.as_ref().map_or("", |text| text.as_str());
-    searchable(&format!("{}\n{}\n{description}", product.name, product.sku))
-}
-
 macro_rules! plain_row {
-    ($view:ty, $table:literal, $id:ident) => {
+    ($view:ty, $projection:ty, $table:literal, $id:ident) => {
         impl Row for $view {
-            const SELECT: &'static str = concat!("SELECT data FROM ", $table, " WHERE id = ?1");
+            const TABLE: &'static str = <$projection>::NAME;
             const INSERT: &'static str = concat!("INSERT INTO ", $table, " (id, data) VALUES (?1, ?2)");
             const UPDATE: &'static str = concat!("UPDATE ", $table, " SET data = ?2 WHERE id = ?1");
 
@@ -222,10 +204,10 @@ macro_rules! plain_row {
     };
 }
 
-plain_row!(InventoryView, "inventories_v1", product);
-plain_row!(PaymentView, "payments_v1", id);
-plain_row!(WalletView, "wallets_v1", account);
-plain_row!(AccountView, "accounts_v1", id);
+plain_row!(InventoryView, Inventories, "inventories_v1", product);
+plain_row!(PaymentView, Payments, "payments_v1", id);
+plain_row!(WalletView, Wallets, "wallets_v1", account);
+plain_row!(AccountView, Accounts, "accounts_v1", id);
 
 fn checkpoint(transaction: &Transaction<'_>, step: &Move) -> Result<(), Failed> {
     let moved = if step.from == 0 {

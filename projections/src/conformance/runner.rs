@@ -56,6 +56,22 @@ pub fn events_that_nobody_offers_are_read_from_the_log(place: &impl Place) {
     assert_eq!(wait_until_counted(&handle, &log).position(3), 3);
 }
 
+/// Whoever has the views in a process of its own does not wait for the next look.
+pub fn events_that_the_log_tells_of_are_read_at_once(place: &impl Place) {
+    let mut log = Log::new(1);
+    let settings = RunnerSettings {
+        listen: true,
+        poll: std::time::Duration::from_mins(10),
+        ..quick()
+    };
+    let (handle, _) = start(&log, place, settings);
+    wait_for(&handle, |progress| progress.state == RunnerState::Running);
+    for n in 1..10 {
+        log.record(0, &purchase(n));
+        wait_until_counted(&handle, &log);
+    }
+}
+
 /// What is before it counts, and so do the other shards.
 pub fn an_event_that_cannot_be_read_stalls_the_views_after_all_before_it(place: &impl Place) {
     let mut log = Log::new(1);
@@ -166,6 +182,26 @@ pub fn an_event_that_does_not_fit_stalls_the_views_after_all_before_it(place: &i
     assert_eq!(views.orders(&[order(1)]).expect("an answer").len(), 1);
 }
 
+/// A shop that is busy is no reason to leave one shard behind.
+pub fn a_stalled_shard_is_tried_again_however_much_comes_of_the_others(place: &impl Place) {
+    let mut log = Log::of(1, 2);
+    let (broken, breaks) = Broken::around(&log);
+    log.record(1, &purchase(1));
+    let (writer, _) = place.open();
+    let handle = Runner::start(std::sync::Arc::new(broken), writer, quick()).expect("a thread");
+    wait_for(&handle, |progress| progress.stalled == [1]);
+    breaks.store(false, std::sync::atomic::Ordering::Relaxed);
+    let began = std::time::Instant::now();
+    let mut n = 1;
+    while handle.progress().borrow().position(1) < 3 {
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "the shard is left behind");
+        n += 1;
+        handle.tail().offer(log.record(0, &purchase(n)));
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    wait_until_counted(&handle, &log);
+}
+
 /// Views belong to one log.
 pub fn views_of_another_log_are_filled_anew(place: &impl Place) {
     let (mut one, mut other) = (Log::new(1), Log::new(2));
@@ -212,6 +248,31 @@ pub fn two_runners_on_the_same_views_count_each_event_once(place: &impl Place) {
     wait_until_counted(&two, &log);
     one.stop();
     two.stop();
+    let (handle, _) = start(&log, &alone, quick());
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    assert_eq!(place.dump(), alone.dump());
+}
+
+/// Whoever stands by knows how far the views are, and begins there.
+pub fn a_runner_that_takes_over_goes_on_where_the_other_was(place: &impl Place) {
+    let alone = place.another();
+    let mut log = Log::of(1, 2);
+    let mut runners = vec![start(&log, place, quick()).0];
+    for n in 1..40 {
+        runners.push(start(&log, place, quick()).0);
+        let batch = log.record(u16::from(n % 3 == 0), &purchase(n));
+        // What the one that keeps the views has not saved yet is read by the other.
+        for runner in &runners {
+            runner.tail().offer(batch.clone());
+        }
+        if n % 2 == 0 {
+            wait_until_counted(&runners[0], &log);
+        }
+        runners.remove(0).stop();
+    }
+    wait_until_counted(&runners[0], &log);
+    drop(runners);
     let (handle, _) = start(&log, &alone, quick());
     wait_until_counted(&handle, &log);
     handle.stop();

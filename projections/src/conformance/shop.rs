@@ -18,6 +18,7 @@ use event_store::{
     Batch, Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey, Shards, StoreError,
     StreamId, StreamRead, StreamSlice, Unfinished, batch_hash,
 };
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::Place;
@@ -187,6 +188,7 @@ pub fn start(log: &Log, place: &impl Place, settings: RunnerSettings) -> (Runner
 pub fn quick() -> RunnerSettings {
     RunnerSettings {
         poll: Duration::from_millis(5),
+        standby: Duration::from_millis(5),
         backoff: (Duration::from_millis(5), Duration::from_millis(20)),
         ..RunnerSettings::default()
     }
@@ -194,7 +196,12 @@ pub fn quick() -> RunnerSettings {
 
 /// Waits until the progress is as wanted.
 pub fn wait_for(handle: &RunnerHandle, wanted: impl FnMut(&Progress) -> bool) -> Progress {
-    let mut progress = handle.progress();
+    progress_is(&handle.progress(), wanted)
+}
+
+/// Waits until this progress is as wanted.
+pub fn progress_is(progress: &watch::Receiver<Progress>, wanted: impl FnMut(&Progress) -> bool) -> Progress {
+    let mut progress = progress.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -204,14 +211,15 @@ pub fn wait_for(handle: &RunnerHandle, wanted: impl FnMut(&Progress) -> bool) ->
             .await
             .map(|seen| seen.map(|seen| seen.clone()))
     });
-    seen.expect("it happens in time").expect("the runner lives")
+    seen.expect("it happens in time").expect("somebody says so")
 }
 
 /// Waits until all of the log counts.
 pub fn wait_until_counted(handle: &RunnerHandle, log: &Log) -> Progress {
     let wanted = log.positions();
     wait_for(handle, |progress| {
-        progress.state == RunnerState::Running && wanted.iter().all(|(shard, position)| progress.position(*shard) == *position)
+        let goes_on = matches!(progress.state, RunnerState::Running | RunnerState::StandingBy { .. });
+        goes_on && wanted.iter().all(|(shard, position)| progress.position(*shard) == *position)
     })
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn dump(session: &Session) -> String {
     for table in texts(session, tables) {
         let columns = format!(
             "SELECT format('coalesce(%I::text, ''-'')', column_name) FROM information_schema.columns
-             WHERE table_schema = 'jangbu_views' AND table_name = '{table}' AND column_name <> 'nth' ORDER BY ordinal_position"
+             WHERE table_schema = 'jangbu_views' AND table_name = '{table}' AND column_name NOT IN ('nth', 'epoch', 'holder', 'backend', 'backend_start', 'seen_at') ORDER BY ordinal_position"
         );
         let columns = texts(session, &columns).join(" || ',' || ");
         for row in texts(session, &format!("SELECT {columns} FROM jangbu_views.{table} ORDER BY 1")) {
@@ -54,6 +54,13 @@ pub(crate) fn dump(session: &Session) -> String {
         }
     }
     text
+}
+
+/// Opens the views, and takes them.
+pub(crate) fn take(url: &str) -> (Box<dyn ViewsWriter>, Arc<dyn Views>) {
+    let (mut writer, views) = open(url);
+    writer.take().expect("nobody else keeps them");
+    (writer, views)
 }
 
 pub(crate) fn open(url: &str) -> (Box<dyn ViewsWriter>, Arc<dyn Views>) {
