@@ -5,6 +5,7 @@
 #   tools/setup.sh test     what `make check` and `make test` need besides
 #   tools/setup.sh fuzz     what tools/fuzz.sh needs
 #   tools/setup.sh api-fuzz what tools/api-fuzz.sh needs
+#   tools/setup.sh deployment what tools/check-deployment.sh needs
 #   tools/setup.sh servers  the servers of the tests (PostgreSQL, Redis, Kafka, ...), and what building the client of Kafka needs
 #
 # Where it may not install something it names the one command that does, and ends with 1.
@@ -12,6 +13,8 @@ set -euo pipefail
 
 CARGO_DENY_VERSION=0.20.2
 CARGO_FUZZ_VERSION=0.13.2
+# Older ones that are there already will do, as tools/deployment-check/go.mod says.
+GO_VERSION=1.26.8
 cache="${JANGBU_CACHE:-$HOME/.cache/jangbu}"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -65,18 +68,19 @@ need_cargo_tool() {
   rm -rf "$root/build"
 }
 
-# Python's packages in an environment of their own, beside the clone: exactly those that are named there, by version and hash.
+# need_python_packages LIST DIRECTORY NAME: Python's packages in an environment of their own, beside the clone: exactly those that are named
+# in the list, by version and hash.
 need_python_packages() {
-  local list="$1" root="$2"
+  local list="$1" root="$2" name="$3"
   cmp -s "$list" "$root/installed" && "$root/bin/python" -c '' 2>/dev/null && return
   command -v python3 >/dev/null 2>&1 && python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3 python3-venv
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11" "your package manager: python3 (3.11 or newer)"
-  say "installing $(grep -m 1 '^schemathesis==' "$list" | tr -d ' \\') (once)"
+  say "installing $(grep -m 1 "^$name==" "$list" | tr -d ' \\') (once)"
   rm -rf "$root"
   local make=(python3 -m venv "$root")
   "${make[@]}" >&2 || fail "a Python environment" "${make[*]}"
   local install=("$root/bin/pip" install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: --requirement "$list")
-  "${install[@]}" >&2 || fail "schemathesis" "${install[*]}"
+  "${install[@]}" >&2 || fail "$name" "${install[*]}"
   cp "$list" "$root/installed"
 }
 
@@ -93,6 +97,45 @@ need_server_packages() {
   else
     need_packages "$@"
   fi
+}
+
+# need_server_commands COMMAND=PACKAGE...: as need_commands, for servers, which Debian has where not everybody looks.
+need_server_commands() {
+  local pair missing=()
+  for pair in "$@"; do
+    PATH="$PATH:/usr/sbin" command -v "${pair%%=*}" >/dev/null 2>&1 || missing+=("${pair#*=}")
+  done
+  [ ${#missing[@]} -eq 0 ] || need_server_packages "${missing[@]}"
+}
+
+# Go, if there is none or it is too old, beside the clone: the toolchain that Go's own module proxy has. Debian 12 has 1.19.
+need_go() {
+  local wanted found archive sum place
+  wanted=$(sed -n 's/^go //p' tools/deployment-check/go.mod)
+  for place in "$cache/go/bin/go" go; do
+    found=$("$place" env GOVERSION 2>/dev/null | sed 's/^go//') || continue
+    [ -z "$found" ] || [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ] || return 0
+  done
+  case "$(uname -s)-$(uname -m)" in
+    Linux-x86_64) archive=linux-amd64 sum=30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7 ;;
+    Linux-aarch64) archive=linux-arm64 sum=02b36b6787b3ac767668f630e2998df45a3b1f9ffee08d1bf3ef6487cd658d99 ;;
+    *) fail "Go $wanted" "https://go.dev/dl/" ;;
+  esac
+  say "fetching Go $GO_VERSION (once)"
+  mkdir -p "$cache"
+  local url="https://proxy.golang.org/golang.org/toolchain/@v/v0.0.1-go$GO_VERSION.$archive.zip"
+  local new
+  new=$(mktemp -d "$cache/go-new-XXXXXX")
+  trap "rm -rf '$new'" EXIT
+  curl --proto '=https' --tlsv1.2 -sSfLo "$new/go.zip" "$url" >&2 || fail "Go $wanted" "curl -O $url"
+  echo "$sum  $new/go.zip" | sha256sum --check --quiet >&2 || fail "the Go whose checksum is known" "https://go.dev/dl/"
+  unzip -q "$new/go.zip" -d "$new" >&2
+  # In a module no file can be run.
+  chmod -R a+x "$new/golang.org/toolchain@v0.0.1-go$GO_VERSION.$archive/bin" "$new/golang.org/toolchain@v0.0.1-go$GO_VERSION.$archive/pkg/tool"
+  rm -rf "$cache/go"
+  mv -T "$new/golang.org/toolchain@v0.0.1-go$GO_VERSION.$archive" "$cache/go"
+  rm -rf "$new"
+  trap - EXIT
 }
 
 need_servers() {
@@ -150,14 +193,20 @@ case "${1:-}" in
     ;;
   api-fuzz)
     need_commands curl=curl jq=jq
-    need_python_packages tools/api-fuzz.txt "$cache/api-fuzz"
+    need_python_packages tools/api-fuzz.txt "$cache/api-fuzz" schemathesis
+    ;;
+  deployment)
+    need_commands curl=curl unzip=unzip openssl=openssl
+    need_server_commands haproxy=haproxy
+    need_go
+    need_python_packages tools/deployment-check/kubernetes-validate.txt "$cache/kubernetes-validate" kubernetes-validate
     ;;
   servers)
     need_servers
     need_kafka
     ;;
   *)
-    echo "usage: tools/setup.sh build|test|fuzz|api-fuzz|servers" >&2
+    echo "usage: tools/setup.sh build|test|fuzz|api-fuzz|deployment|servers" >&2
     exit 2
     ;;
 esac

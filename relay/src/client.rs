@@ -11,7 +11,7 @@ use rdkafka::{
 };
 use secrecy::ExposeSecret as _;
 
-use crate::{KafkaSettings, settings::Sasl};
+use crate::{KafkaSettings, settings::Sasl, topics::Missing};
 
 /// How long a broker may take to answer before the request is sent again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -22,12 +22,21 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub struct KafkaError(String);
 
 impl KafkaError {
-    pub(crate) fn new(what: impl Into<String>) -> Self {
+    /// What is wrong, in words for an operator.
+    pub fn new(what: impl Into<String>) -> Self {
         Self(what.into())
     }
 
     pub(crate) fn no_thread(error: &std::io::Error) -> Self {
         Self(format!("no thread can be started: {error}"))
+    }
+}
+
+impl From<Missing> for KafkaError {
+    fn from(missing: Missing) -> Self {
+        match missing {
+            Missing::Unknown(error) | Missing::Topic(error) => error,
+        }
     }
 }
 
@@ -43,7 +52,10 @@ impl From<Cause> for KafkaError {
 
 impl KafkaSettings {
     /// A client's settings, before it says what it is for.
-    pub(crate) fn client(&self) -> Result<ClientConfig, KafkaError> {
+    ///
+    /// # Errors
+    /// The settings contradict themselves; the text says which.
+    pub fn client(&self) -> Result<ClientConfig, KafkaError> {
         if self.brokers.trim().is_empty() {
             return Err(KafkaError::new("no brokers are named; write HOST:PORT"));
         }

@@ -1,15 +1,26 @@
 //! Events out to Kafka: each event of the log becomes one record, a `CloudEvent`, in the order of its stream. And what operators decide in Kafka
 //! on inputs that were set aside comes back.
 //!
-//! The log is the truth and the queue: nothing is kept here but a checkpoint, in the store, that moves only after the broker has acknowledged
-//! everything up to it. So records come at least once. What comes again has the same dedupe key, and of each stream no event is ever seen before
+//! The log is the truth and the queue: nothing is kept here but checkpoints, in the store, that move only after the broker has acknowledged
+//! everything up to them. So records come at least once. What comes again has the same dedupe key, and of each stream no event is ever seen before
 //! the one that precedes it, whatever is retried, restarted or run twice (see [`Relay`]). It never changes the log.
 
+#[cfg(feature = "audit")]
+pub mod audit;
 mod client;
+mod hearing;
+mod holds;
 mod parked;
+mod partition;
+mod place;
 mod publisher;
 mod record;
+mod refusal;
 mod settings;
+mod shard;
+mod shelf;
+mod signal;
+mod standing;
 mod topics;
 mod unpark;
 mod window;
@@ -24,28 +35,17 @@ use event_store::EventStore;
 use parking_lot::Mutex;
 
 pub use client::KafkaError;
+pub use place::move_checkpoint;
 pub use settings::{Compression, KafkaSettings, RelaySettings, Sasl, SecurityProtocol, TopicSettings, UnknownName};
-pub use unpark::{Decision, NotUnparked, UnparkSettings, Unparker, Unparking};
+pub use standing::Standing;
+pub use unpark::{Decision, Decisions, NotUnparked, UnparkSettings, Unparker, Unparking};
 
-use worker::{Signal, Worker};
+use shelf::Shelf;
+use signal::Signal;
+use standing::State;
+use worker::Worker;
 
-/// How far a relay is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Whether Kafka and the log could be used when it last tried.
-    pub connected: bool,
-    /// Events that are in the log, and that neither this relay nor another has published, as far as it knows.
-    pub lag: u64,
-}
-
-/// What a relay tells of itself.
-#[derive(Debug, Default)]
-struct State {
-    standing: Standing,
-    hindrance: Option<String>,
-}
-
-/// A relay that runs as a thread of its own, until it is stopped or dropped.
+/// A relay that runs on threads of its own, until it is stopped or dropped.
 ///
 /// Several may run on one log, in several processes. Each shard is published by the one that moves its checkpoint; another that finds the
 /// checkpoint moved by somebody else only watches, and goes on in its place when the checkpoint stands still although there are events.
@@ -53,9 +53,10 @@ struct State {
 /// acknowledged. So a consumer that drops each record whose `ce_sequence` is not above the last one of its stream sees every event once, in order.
 #[derive(Debug)]
 pub struct Relay {
-    signal: Arc<Signal>,
+    /// One for each thread; the first is that of the events.
+    signals: Vec<Arc<Signal>>,
     state: Arc<Mutex<State>>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Relay {
@@ -66,24 +67,35 @@ impl Relay {
     pub fn start(settings: RelaySettings, store: Arc<dyn EventStore>) -> Result<Self, KafkaError> {
         let signal = Arc::new(Signal::default());
         let state = Arc::new(Mutex::new(State::default()));
-        let worker = Worker::new(settings, store, Arc::clone(&signal), Arc::clone(&state))?;
-        let thread = thread::Builder::new().name("relay".into()).spawn(move || worker.run());
-        Ok(Self {
-            signal,
+        let shelving = Arc::new(Signal::default());
+        let shelf = Shelf::new(&settings, Arc::clone(&store), Arc::clone(&shelving), Arc::clone(&state))?;
+        let worker = Worker::new(settings, Arc::clone(&store), Arc::clone(&signal), Arc::clone(&state))?;
+        let mut relay = Self {
+            signals: vec![Arc::clone(&signal), shelving],
             state,
-            thread: Some(thread.map_err(|error| KafkaError::no_thread(&error))?),
-        })
+            threads: Vec::new(),
+        };
+        relay.spawn("relay", move || worker.run())?;
+        relay.spawn("relay-parked", move || shelf.run())?;
+        relay.spawn("relay-wakes", move || hearing::run(store.as_ref(), &signal))?;
+        Ok(relay)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), KafkaError> {
+        let thread = thread::Builder::new().name(name.into()).spawn(work);
+        self.threads.push(thread.map_err(|error| KafkaError::no_thread(&error))?);
+        Ok(())
     }
 
     /// Says that there may be new events. Without it they are found a little later.
     pub fn notify(&self) {
-        self.signal.wake();
+        self.signals.iter().take(1).for_each(|signal| signal.wake());
     }
 
     /// What wakes it, for whoever cannot hold the relay itself.
     pub fn waker(&self) -> impl Fn() + Clone + Send + Sync + 'static {
-        let signal = Arc::clone(&self.signal);
-        move || signal.wake()
+        let signal = self.signals.first().cloned();
+        move || signal.iter().for_each(|signal| signal.wake())
     }
 
     /// How far it is.
@@ -91,9 +103,26 @@ impl Relay {
         self.state.lock().standing
     }
 
-    /// What stands in its way, if something does.
+    /// What stands in its way, if something does: what weighs most. Not everything keeps it from publishing the rest.
     pub fn hindrance(&self) -> Option<String> {
-        self.state.lock().hindrance.clone()
+        self.state.lock().hindrances().next().cloned()
+    }
+
+    /// All that stands in its way, one line each, what weighs most first.
+    pub fn hindrances(&self) -> Vec<String> {
+        self.state.lock().hindrances().cloned().collect()
+    }
+
+    /// Whether it does its work: it comes to the log and to Kafka, and the log is the one that it has published. A relay that has nothing to do
+    /// because another does it is ready. Records that Kafka refuses make it no less ready, others go on: [`Relay::hindrances`] names them.
+    ///
+    /// # Errors
+    /// Why it is not ready, in words for an operator.
+    pub fn readiness(&self) -> Result<(), String> {
+        if self.threads.first().is_none_or(JoinHandle::is_finished) {
+            return Err("the relay has ended".into());
+        }
+        self.state.lock().unready().map_or(Ok(()), Err)
     }
 
     /// Stops it: what is under way is waited for a few seconds, then the checkpoints are moved to what was acknowledged.
@@ -102,11 +131,11 @@ impl Relay {
     }
 
     fn end(&mut self) {
-        self.signal.stop();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the relay has ended by a panic");
+        self.signals.iter().for_each(|signal| signal.stop());
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the relay has ended by a panic");
+            }
         }
     }
 }
@@ -116,5 +145,3 @@ impl Drop for Relay {
         self.end();
     }
 }
-
-pub use unpark::Decisions;

@@ -11,7 +11,10 @@ use uuid::Uuid;
 /// What a consumer drops repeats by.
 pub(crate) const DEDUPE: &str = "jangbu-dedupe-key";
 
-const JSON: &str = "application/json";
+/// Where the payload of an event is that is not in its record: an extension of `CloudEvents`.
+pub(crate) const REFERENCE: &str = "ce_dataref";
+
+pub(crate) const JSON: &str = "application/json";
 
 /// As many as a record has here.
 const HEADERS: usize = 16;
@@ -33,12 +36,37 @@ pub(crate) fn key(event: &Event) -> String {
     event.stream.to_string()
 }
 
+/// What a record holds of its event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Its payload.
+    Whole,
+    /// Only where the payload is to be found, because it is too large.
+    Reference,
+}
+
+impl Content {
+    /// The record's value.
+    pub(crate) fn value(self, event: &Event) -> &[u8] {
+        match self {
+            Self::Whole => event.payload.as_bytes(),
+            // Empty, and not missing: a record without a value would delete its key where a topic is compacted.
+            Self::Reference => &[],
+        }
+    }
+}
+
 /// The headers of an event's record.
-pub(crate) fn headers(event: &Event, subject: &str, source: &str) -> OwnedHeaders {
+pub(crate) fn headers(event: &Event, subject: &str, source: &str, content: Content) -> OwnedHeaders {
+    let about_data = match content {
+        Content::Whole => ("content-type", JSON.to_owned()),
+        Content::Reference => (REFERENCE, format!("{source}/shards/{}/events/{}", event.shard, event.position)),
+    };
     // What another program wrote into the log may have other metadata.
     let metadata: Metadata<'_> = serde_json::from_str(&event.metadata).unwrap_or_default();
     let position = event.position.to_string();
-    let mut headers = attributes(event.event_id, source, &event.event_type, event.recorded_at);
+    let headers = attributes(event.event_id, source, &event.event_type, event.recorded_at);
+    let mut headers = with(headers, about_data.0, &about_data.1);
     for (name, value) in [
         ("ce_subject", Some(subject)),
         ("ce_sequence", Some(&*event.sequence.to_string())),
@@ -67,7 +95,6 @@ pub(crate) fn attributes(id: Uuid, source: &str, kind: &str, at: i64) -> OwnedHe
         ("ce_id", &id),
         ("ce_source", source),
         ("ce_type", kind),
-        ("content-type", JSON),
         (DEDUPE, &id),
     ] {
         headers = with(headers, name, value);
@@ -79,7 +106,7 @@ pub(crate) fn attributes(id: Uuid, source: &str, kind: &str, at: i64) -> OwnedHe
     }
 }
 
-fn with(headers: OwnedHeaders, key: &str, value: &str) -> OwnedHeaders {
+pub(crate) fn with(headers: OwnedHeaders, key: &str, value: &str) -> OwnedHeaders {
     headers.insert(Header { key, value: Some(value) })
 }
 
@@ -105,8 +132,8 @@ mod tests {
         }
     }
 
-    fn shown(event: &Event) -> Vec<(String, String)> {
-        let headers = headers(event, &key(event), "/jangbu/log");
+    fn shown(event: &Event, content: Content) -> Vec<(String, String)> {
+        let headers = headers(event, &key(event), "/jangbu/log", content);
         let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.expect("a value").to_vec()).expect("text");
         headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
     }
@@ -114,15 +141,15 @@ mod tests {
     #[test]
     fn an_event_is_a_cloud_event_in_binary_mode() {
         let metadata = r#"{"correlationId":"c","causationId":"b","actor":"a","idempotencyKey":"i","traceparent":"00-1-2-01"}"#;
-        let shown = shown(&event(metadata));
+        let shown = shown(&event(metadata), Content::Whole);
         let expected = [
             ("ce_specversion", "1.0"),
             ("ce_id", "00000000-0000-0000-0000-000000000009"),
             ("ce_source", "/jangbu/log"),
             ("ce_type", "order.placed"),
-            ("content-type", "application/json"),
             ("jangbu-dedupe-key", "00000000-0000-0000-0000-000000000009"),
             ("ce_time", "2025-06-15T15:06:40.123456Z"),
+            ("content-type", "application/json"),
             ("ce_subject", "order-00000000-0000-0000-0000-000000000001"),
             ("ce_sequence", "2"),
             ("ce_jangbuversion", "1.0.0"),
@@ -137,11 +164,29 @@ mod tests {
     }
 
     #[test]
+    fn an_event_that_is_too_large_says_where_it_is() {
+        let event = event("{}");
+        let shown = shown(&event, Content::Reference);
+        assert!(
+            shown.contains(&("ce_dataref".into(), "/jangbu/log/shards/3/events/70".into())),
+            "{shown:?}"
+        );
+        assert!(
+            shown.iter().all(|(name, _)| name != "content-type"),
+            "there is nothing that would have a type"
+        );
+        assert_eq!(
+            (Content::Reference.value(&event), Content::Whole.value(&event)),
+            (&b""[..], &b"{}"[..])
+        );
+    }
+
+    #[test]
     fn metadata_of_another_program_and_times_that_are_none_do_no_harm() {
         for metadata in ["{}", "[]", "not json", r#"{"correlationId":7}"#] {
             let mut event = event(metadata);
             event.recorded_at = i64::MAX;
-            let shown = shown(&event);
+            let shown = shown(&event, Content::Whole);
             assert!(
                 shown.iter().all(|(name, _)| name != "ce_time" && name != "ce_correlationid"),
                 "{shown:?}"

@@ -20,8 +20,8 @@ pub use event_store::Unparking;
 use crate::{
     KafkaError, KafkaSettings, TopicSettings,
     client::{self, Said},
+    signal::Signal,
     topics::Topics,
-    worker::Signal,
 };
 
 /// How long it waits for a record before it looks whether it is to stop.

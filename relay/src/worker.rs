@@ -7,32 +7,32 @@ use std::{
 };
 
 use event_store::{Checkpoints, Event, EventStore, LogReader, StoreError};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use rdkafka::ClientConfig;
 
 use crate::{
-    KafkaError, RelaySettings, Standing, State as Told, client,
-    parked::{self, Shown},
-    publisher::{self, About, NotTaken, Publisher},
-    record,
+    KafkaError, RelaySettings, Standing, client,
+    place::{self, Found},
+    publisher::{self, About, Came, NotTaken, Publisher, Refusal, Together},
+    record::{self, Content},
+    refusal::Blame,
+    shard::{Pause, Refused, Shard, Stands},
+    signal::Signal,
+    standing::State,
     topics::Topics,
-    window::Window,
+    window::{Print, Seen},
 };
 
 /// Events that are read at once.
 const PAGE: usize = 250;
 
-/// A checkpoint is moved after so long, or after so many events. After a crash what was published since then comes again.
+/// A checkpoint is moved after so long. After a crash what was published since then comes again.
 const SAVED_EVERY: Duration = Duration::from_millis(200);
-const SAVED_AFTER: u64 = 1_000;
 
-/// How often it looks for new shards, where the logs end, what others have published, and what was set aside.
+/// How often it looks for new shards, where the logs end, and what others have published; and for events when it is told of new ones.
 const LOOKED_AROUND_EVERY: Duration = Duration::from_secs(1);
 
-/// The most inputs that are shown as set aside of each shard: the oldest.
-const MOST_PARKED: usize = 1_000;
-
-/// How long a shard waits whose next event cannot be sent.
+/// How long a shard waits when it cannot be known which topics there are.
 const BLOCKED_FOR: Duration = Duration::from_secs(5);
 
 /// How long to wait before Kafka or the log is tried again: at first, and at most.
@@ -42,65 +42,6 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
 /// How long what is under way may take when the relay stops.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
-/// What wakes the thread.
-#[derive(Debug, Default)]
-pub(crate) struct Signal {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    events: bool,
-    answers: bool,
-    stop: bool,
-}
-
-impl Signal {
-    /// There may be new events.
-    pub(crate) fn wake(&self) {
-        self.state.lock().events = true;
-        self.changed.notify_one();
-    }
-
-    /// An answer of Kafka's has come.
-    pub(crate) fn came(&self) {
-        self.state.lock().answers = true;
-        self.changed.notify_one();
-    }
-
-    pub(crate) fn stop(&self) {
-        self.state.lock().stop = true;
-        self.changed.notify_all();
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.state.lock().stop
-    }
-
-    /// Waits until something comes. True: there may be new events.
-    fn wait(&self, at_most: Duration) -> bool {
-        let mut state = self.state.lock();
-        let nothing = |state: &mut State| !state.events && !state.answers && !state.stop;
-        self.changed.wait_while_for(&mut state, nothing, at_most);
-        state.answers = false;
-        std::mem::take(&mut state.events)
-    }
-
-    /// Waits for an answer of Kafka's.
-    fn wait_for_answers(&self, at_most: Duration) {
-        let mut state = self.state.lock();
-        self.changed.wait_while_for(&mut state, |state| !state.answers, at_most);
-        state.answers = false;
-    }
-
-    /// Waits, whatever comes, unless it is stopped.
-    pub(crate) fn rest(&self, for_so_long: Duration) {
-        let mut state = self.state.lock();
-        self.changed.wait_while_for(&mut state, |state| !state.stop, for_so_long);
-    }
-}
-
 /// What stands in the way.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
@@ -108,89 +49,6 @@ enum Trouble {
     Log(#[from] StoreError),
     #[error("{0}")]
     Kafka(#[from] KafkaError),
-}
-
-/// A shard, as this relay knows it.
-#[derive(Debug)]
-struct Shard {
-    /// What is published by this relay.
-    window: Window,
-    /// Where its checkpoint stood when it was read or moved last.
-    saved: u64,
-    /// Where its log ended when it was looked at last.
-    end: u64,
-    part: Part,
-    /// There is more in the log than was read.
-    more: bool,
-    /// Its next event cannot be sent, and is tried again then.
-    blocked: Option<Instant>,
-    /// The checkpoint may have been moved: nobody knows.
-    unsure: bool,
-    /// Whether this relay has moved the checkpoint since it began to publish. Until then another may publish the same, so it sends one page.
-    proven: bool,
-}
-
-/// What this relay does for a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Publishes,
-    /// Another does; its checkpoint stands still, with events behind it, since then.
-    Watches(Instant),
-}
-
-impl Shard {
-    fn behind(position: u64) -> Self {
-        Self {
-            window: Window::behind(position),
-            saved: position,
-            end: position,
-            part: Part::Publishes,
-            more: true,
-            blocked: None,
-            unsure: false,
-            proven: false,
-        }
-    }
-
-    fn publishes(&self) -> bool {
-        self.part == Part::Publishes
-    }
-
-    fn done(&self) -> u64 {
-        if self.publishes() { self.window.done() } else { self.saved }
-    }
-
-    fn lag(&self) -> u64 {
-        self.end.max(self.window.sent()).saturating_sub(self.done())
-    }
-
-    /// Whether its next events may be read.
-    fn may_go_on(&self, now: Instant) -> bool {
-        let proven = self.proven || self.window.sent() == self.saved;
-        self.publishes() && self.more && proven && self.blocked.is_none_or(|until| until <= now)
-    }
-
-    /// Whether the checkpoint should be moved before its time.
-    fn is_to_be_saved(&self) -> bool {
-        let unsaved = self.window.done() - self.saved.min(self.window.done());
-        self.publishes() && (unsaved >= SAVED_AFTER || !self.proven && unsaved > 0 && self.window.sent() == self.window.done())
-    }
-
-    /// Somebody else has moved the checkpoint. What this relay has under way is acknowledged or not, and means nothing any more.
-    fn yields(&mut self, saved: u64, now: Instant) {
-        self.part = Part::Watches(now);
-        self.saved = saved;
-        self.window = Window::behind(saved);
-        self.unsure = false;
-        self.blocked = None;
-    }
-
-    fn goes_on(&mut self) {
-        self.part = Part::Publishes;
-        self.window = Window::behind(self.saved);
-        self.more = true;
-        self.proven = false;
-    }
 }
 
 /// What stood in the way last, and was said once.
@@ -211,36 +69,50 @@ enum Over {
     Record,
 }
 
-/// The log, as it is read.
+/// The log, as it is read, and the checkpoints.
 struct Source {
     reader: Box<dyn LogReader>,
     checkpoints: Box<dyn Checkpoints>,
 }
 
-pub(crate) struct Worker {
+/// What the checkpoints are called.
+struct Names {
+    at: String,
+    beyond: String,
+    mark: String,
+}
+
+/// What records are made with.
+struct Making {
     settings: RelaySettings,
-    store: Arc<dyn EventStore>,
-    signal: Arc<Signal>,
-    told: Arc<Mutex<Told>>,
-    client: ClientConfig,
     topics: Topics,
-    source: Option<Source>,
-    publisher: Option<Publisher>,
-    shards: BTreeMap<u16, Shard>,
-    shown: Shown,
     /// The source of the `CloudEvents`.
     origin: Option<String>,
-    /// Records are sent one by one, because some were refused; and since then one was taken.
-    careful: bool,
+}
+
+pub(crate) struct Worker {
+    making: Making,
+    store: Arc<dyn EventStore>,
+    signal: Arc<Signal>,
+    told: Arc<Mutex<State>>,
+    names: Names,
+    in_order: ClientConfig,
+    singly: ClientConfig,
+    source: Option<Source>,
+    /// Of the events, in the order of their streams.
+    publisher: Option<Publisher>,
+    /// Of single events that were refused, and are tried again.
+    trials: Option<Publisher>,
+    together: Together,
+    /// One by one they are taken: as soon as nothing is under way they go together again.
     eased: bool,
+    shards: BTreeMap<u16, Shard>,
     /// The shard whose turn it is to publish.
     first: u16,
     saved_at: Instant,
     looked_at: Instant,
     looked_around_at: Option<Instant>,
     hindrance: Option<Hindrance>,
-    /// Whether it was said that what was set aside cannot be published.
-    said_parked: bool,
     again: Duration,
 }
 
@@ -249,41 +121,49 @@ impl Worker {
         settings: RelaySettings,
         store: Arc<dyn EventStore>,
         signal: Arc<Signal>,
-        told: Arc<Mutex<Told>>,
+        told: Arc<Mutex<State>>,
     ) -> Result<Self, KafkaError> {
-        let client = publisher::config(&settings)?;
+        let in_order = publisher::in_order(&settings)?;
         // What is wrong with the settings shows before anything is started.
-        client::try_out(&client)?;
+        client::try_out(&in_order)?;
         describe_metrics();
         Ok(Self {
-            topics: Topics::new(settings.topics.clone(), settings.kafka.client()?),
-            origin: settings.source.clone(),
-            settings,
             store,
             signal,
             told,
-            client,
+            names: Names {
+                at: settings.name.clone(),
+                beyond: place::beyond(&settings.name),
+                mark: place::mark(&settings.name),
+            },
+            in_order,
+            singly: publisher::singly(&settings)?,
             source: None,
             publisher: None,
-            shards: BTreeMap::new(),
-            shown: Shown::default(),
-            careful: false,
+            trials: None,
+            together: Together::default(),
             eased: false,
+            shards: BTreeMap::new(),
             first: 0,
             saved_at: Instant::now(),
             looked_at: Instant::now(),
             looked_around_at: None,
             hindrance: None,
-            said_parked: false,
             again: AGAIN,
+            making: Making {
+                topics: Topics::new(settings.topics.clone(), settings.kafka.client()?),
+                origin: settings.source.clone(),
+                settings,
+            },
         })
     }
 
     pub(crate) fn run(mut self) {
         while !self.signal.is_stopped() {
+            self.told.lock().turned = Some(Instant::now());
             match self.turn() {
                 Ok(rest) => {
-                    if self.signal.wait(rest) || self.looked_at.elapsed() >= self.settings.idle {
+                    if self.signal.wait(rest) || self.looked_at.elapsed() >= self.idle() {
                         self.looked_at = Instant::now();
                         self.shards.values_mut().for_each(|shard| shard.more = true);
                     }
@@ -303,6 +183,7 @@ impl Worker {
         self.open_source()?;
         self.open_publisher()?;
         self.collect()?;
+        self.collect_trials();
         self.open_publisher()?;
         self.save()?;
         if self.looked_around_at.is_none_or(|at| at.elapsed() >= LOOKED_AROUND_EVERY) {
@@ -310,9 +191,10 @@ impl Worker {
             self.looked_around_at = Some(Instant::now());
         }
         self.publish()?;
+        self.try_again()?;
         let over = match self.hindrance.as_ref().map(|hindrance| hindrance.over) {
             Some(Over::Turn) => true,
-            Some(Over::Record) => self.shards.values().all(|shard| !shard.publishes() || shard.lag() == 0),
+            Some(Over::Record) => self.shards.values().all(Shard::is_at_rest),
             Some(Over::Answer) | None => false,
         };
         if over {
@@ -338,36 +220,48 @@ impl Worker {
             return Ok(());
         }
         self.publisher = Some(Publisher::open(
-            &self.client,
-            self.careful,
-            &mut self.topics,
+            &self.in_order,
+            self.together,
+            &mut self.making.topics,
             Arc::clone(&self.signal),
         )?);
         self.looked_around_at = None;
         Ok(())
     }
 
-    /// What the broker has acknowledged.
+    /// What the broker has acknowledged, and what it has not taken.
     fn collect(&mut self) -> Result<(), Trouble> {
         let Some(publisher) = &mut self.publisher else { return Ok(()) };
-        let (acknowledged, failed) = publisher.collect();
+        let Came {
+            acknowledged,
+            refused,
+            failed,
+            ..
+        } = publisher.collect();
         let away = publisher.away();
-        for about in &acknowledged {
-            if let About::Event { shard, position } = about
-                && let Some(shard) = self.shards.get_mut(shard)
-            {
-                // While it watches nothing is under way that it would know of.
-                shard.window.acknowledge(*position);
-            }
+        if !acknowledged.is_empty() || failed.is_some() {
+            self.shards.values_mut().for_each(Shard::hears);
         }
+        let is_forgotten = publisher.is_forgotten();
+        self.acknowledge(&acknowledged);
         if !acknowledged.is_empty() {
             self.works();
-            self.eased = self.careful;
+            self.eased = self.together.is_one_by_one();
         }
-        failed?;
+        if let Some(error) = failed {
+            if !self.blame(refused) {
+                return Err(error.into());
+            }
+            metrics::counter!("jangbu_relay_errors_total").increment(1);
+            self.let_go_of_publisher();
+            return Ok(());
+        }
+        if is_forgotten {
+            self.let_go_of_publisher();
+        }
         if self.eased && self.in_flight() == 0 {
-            // The next one sends many at once again.
-            (self.careful, self.eased) = (false, false);
+            self.together.unite();
+            self.eased = false;
             self.publisher = None;
         }
         if acknowledged.is_empty()
@@ -377,6 +271,56 @@ impl Worker {
             self.say(format!("no broker can be reached ({reason})"), Over::Answer);
         }
         Ok(())
+    }
+
+    fn acknowledge(&mut self, acknowledged: &[About]) {
+        for about in acknowledged {
+            if let About::Event { shard, position } = about
+                && let Some(shard) = self.shards.get_mut(shard)
+            {
+                // While it watches nothing is under way that it would know of.
+                shard.acknowledge(*position);
+            }
+        }
+    }
+
+    /// Finds out which records, or topics, are the reason that a producer has failed. False: they are not; everything is.
+    ///
+    /// Of many that were sent together nobody knows which one it was: they are sent once more, one by one.
+    fn blame(&mut self, refused: Vec<Refusal>) -> bool {
+        // What is given back comes bit by bit: that there is only one says nothing.
+        let alone = self.together.is_one_by_one();
+        let mut found = false;
+        for Refusal { about, blame, why } in refused {
+            let About::Event { shard, position } = about else { continue };
+            let Some(shard) = self.shards.get_mut(&shard) else { continue };
+            let whole_topic = blame == Blame::Topic;
+            match blame {
+                Blame::Everything | Blame::Another => continue,
+                Blame::Size | Blame::Record if !alone => self.together.separate(blame == Blame::Size),
+                Blame::Size if shard.referred.insert(position) => self.together.acquit(),
+                Blame::Size | Blame::Record | Blame::Topic => {
+                    shard.refused.insert(position, Refused { why, whole_topic });
+                }
+            }
+            found = true;
+        }
+        found
+    }
+
+    /// The next producer begins behind what is acknowledged, in each shard.
+    fn let_go_of_publisher(&mut self) {
+        self.publisher = None;
+        self.eased = false;
+        self.shards.values_mut().filter(|shard| shard.publishes()).for_each(Shard::forget);
+    }
+
+    /// A shard has begun anew, perhaps with other events at the same positions: what comes of those that are under way must not count for them.
+    fn start_afresh(&mut self) {
+        self.let_go_of_publisher();
+        self.trials = None;
+        let now = Instant::now();
+        self.shards.values_mut().for_each(|shard| shard.holds.forget_trials(now));
     }
 
     /// Moves the checkpoints.
@@ -392,134 +336,90 @@ impl Worker {
         let Some(Source { checkpoints, .. }) = &mut self.source else {
             return Ok(());
         };
-        for (number, shard) in &mut self.shards {
-            let (from, to) = (shard.saved, shard.window.done());
-            if !shard.publishes() || (from == to && !shard.unsure) {
-                continue;
-            }
-            if shard.unsure {
-                let stands = stands_at(checkpoints.as_mut(), &self.settings.name, *number)?;
-                shard.unsure = false;
-                // Ours, if it was moved at all: to where this relay is, or to where it was when it asked.
-                if stands < from || stands > to {
-                    yield_to_another(*number, shard, stands, &mut self.shown);
-                    continue;
-                }
-                shard.saved = stands;
-            }
-            let from = shard.saved;
-            if from == to {
-                continue;
-            }
-            shard.unsure = true;
-            let moved = checkpoints.advance(&self.settings.name, *number, from, to)?;
-            shard.unsure = false;
-            if moved {
-                shard.saved = to;
-                shard.proven = true;
-                metrics::gauge!("jangbu_relay_position", "shard" => number.to_string()).set(as_gauge(to));
+        for (number, shard) in self.shards.iter_mut().filter(|(_, shard)| shard.is_unsaved()) {
+            if let Some(stands) = save_shard(checkpoints.as_mut(), &self.names, *number, shard)? {
+                give_way(*number, shard, stands);
             } else {
-                let stands = stands_at(checkpoints.as_mut(), &self.settings.name, *number)?;
-                yield_to_another(*number, shard, stands, &mut self.shown);
+                metrics::gauge!("jangbu_relay_position", "shard" => number.to_string()).set(as_gauge(shard.saved.at));
             }
         }
         Ok(())
     }
 
-    /// What changes seldom: shards, where the logs end, what others do, what was set aside.
+    /// What changes seldom: shards, where the logs end, what others do.
     fn look_around(&mut self) -> Result<(), Trouble> {
         let away = self.hindrance.as_ref().is_some_and(|hindrance| hindrance.over == Over::Answer);
-        if away && self.publisher.as_ref().is_some_and(|publisher| publisher.answers(&mut self.topics)) {
+        if away
+            && self
+                .publisher
+                .as_ref()
+                .is_some_and(|publisher| publisher.answers(&mut self.making.topics))
+        {
             self.works();
         }
         let Some(Source { reader, checkpoints }) = &mut self.source else {
             return Ok(());
         };
         let now = Instant::now();
-        let saved: BTreeMap<u16, u64> = checkpoints.read(&self.settings.name)?.into_iter().collect();
-        let mut lag = 0;
+        let all = all_stand_at(checkpoints.as_mut(), &self.names)?;
+        let mut is_anew = false;
         for number in reader.shards()? {
-            let stands = saved.get(&number).copied().unwrap_or(0);
-            let is_new = !self.shards.contains_key(&number);
-            let shard = self.shards.entry(number).or_insert_with(|| Shard::behind(stands));
-            if let Some(head) = reader.head(number)? {
-                shard.end = head.position;
-                if is_new && stands > head.position {
-                    let end = head.position;
-                    tracing::warn!(
-                        shard = number,
-                        checkpoint = stands,
-                        end,
-                        "more was published than the log has; what it gets up to there is not"
-                    );
+            let stands = all.get(&number).copied().unwrap_or_default();
+            let end = match reader.head(number)? {
+                Some(head) => {
+                    self.making.origin.get_or_insert_with(|| format!("/jangbu/{}", head.log_id));
+                    head.position
                 }
-                self.origin.get_or_insert_with(|| format!("/jangbu/{}", head.log_id));
+                None => 0,
+            };
+            if let Some(shard) = self.shards.get_mut(&number) {
+                shard.end = end;
+                if look_at(number, shard, stands, now, self.making.settings.takeover) {
+                    is_anew = true;
+                    shard.saved = stands;
+                    begin(reader.as_ref(), number, shard, &self.told)?;
+                }
+                save_mark(checkpoints.as_mut(), &self.names, number, shard)?;
+            } else {
+                let mut shard = Shard::new(stands, None);
+                shard.end = end;
+                begin(reader.as_ref(), number, &mut shard, &self.told)?;
+                self.shards.insert(number, shard);
             }
-            watch(number, shard, stands, now, self.settings.takeover);
-            lag += shard.lag();
-            let label = number.to_string();
-            metrics::gauge!("jangbu_relay_position", "shard" => label.clone()).set(as_gauge(shard.saved));
-            metrics::gauge!("jangbu_relay_lag_events", "shard" => label).set(as_gauge(shard.lag()));
         }
-        self.told.lock().standing = Standing {
-            connected: self.hindrance.is_none(),
-            lag,
-        };
-        self.show_parked()
+        if is_anew {
+            self.start_afresh();
+        }
+        self.tell();
+        Ok(())
     }
 
-    /// Publishes what was set aside and is not published, and the ends of what was.
-    fn show_parked(&mut self) -> Result<(), Trouble> {
-        let (Some(Source { reader, .. }), Some(publisher), Some(origin)) = (&self.source, &mut self.publisher, &self.origin) else {
-            return Ok(());
+    /// Says how far it is.
+    fn tell(&self) {
+        let mut told = self.told.lock();
+        told.standing = Standing {
+            connected: self.hindrance.is_none(),
+            lag: self.shards.values().map(Shard::lag).sum(),
+            held: self.shards.values().map(Shard::held).sum(),
         };
-        for (number, _) in self.shards.iter().filter(|(_, shard)| shard.publishes()) {
-            let parked = reader.parked(*number, MOST_PARKED)?;
-            let (unseen, ended) = (self.shown.unseen(&parked), self.shown.ended(*number, &parked));
-            if unseen.is_empty() && ended.is_empty() {
-                continue;
+        told.held.clear();
+        told.publishes.clear();
+        for (number, shard) in &self.shards {
+            if shard.publishes() {
+                told.publishes.insert(*number);
             }
-            let topic = self.settings.topics.parked();
-            if let Err(error) = publisher.ensure(&mut self.topics, &topic, Topics::COMPACTED) {
-                // No reason to keep back events.
-                metrics::counter!("jangbu_relay_errors_total").increment(1);
-                if !std::mem::replace(&mut self.said_parked, true) {
-                    tracing::warn!(%error, "inputs that were set aside are not published");
+            if let Some(mut what) = shard.holds.tell(*number) {
+                if shard.is_full() {
+                    what.push_str("; so much has come behind it that the whole shard waits now");
                 }
-                return Ok(());
+                told.held.insert(*number, what);
             }
-            self.said_parked = false;
-            for parked in unseen {
-                let (headers, text) = parked::record(*number, parked, origin);
-                match publisher.send(
-                    &topic,
-                    &parked.id.to_string(),
-                    Some(&text),
-                    headers,
-                    About::Parked { id: parked.id },
-                ) {
-                    Ok(()) => {}
-                    Err(NotTaken::Full) => return Ok(()),
-                    Err(NotTaken::Refused(error)) => {
-                        metrics::counter!("jangbu_relay_errors_total").increment(1);
-                        tracing::warn!(id = %parked.id, %error, "an input that was set aside cannot be published");
-                    }
-                }
-                self.shown.show(*number, parked.id);
-            }
-            for id in ended {
-                // Nothing under its key: it is set aside no more.
-                let nothing = rdkafka::message::OwnedHeaders::new();
-                if publisher
-                    .send(&topic, &id.to_string(), None, nothing, About::Parked { id })
-                    .is_err()
-                {
-                    return Ok(());
-                }
-                self.shown.forget(id);
-            }
+            let label = number.to_string();
+            metrics::gauge!("jangbu_relay_position", "shard" => label.clone()).set(as_gauge(shard.saved.at));
+            metrics::gauge!("jangbu_relay_lag_events", "shard" => label.clone()).set(as_gauge(shard.lag()));
+            metrics::gauge!("jangbu_relay_held_events", "shard" => label.clone()).set(as_gauge(shard.held()));
+            metrics::gauge!("jangbu_relay_stopped", "shard" => label).set(f64::from(u8::from(shard.is_stopped())));
         }
-        Ok(())
     }
 
     /// Publishes the next page of each shard, as far as there is room. Who had to wait for room comes first the next time.
@@ -532,7 +432,9 @@ impl Worker {
             if !self.has_room() {
                 return Ok(());
             }
-            self.publish_page(number, now)?;
+            if !self.publish_page(number, now)? {
+                self.follow_another_history(number)?;
+            }
         }
         Ok(())
     }
@@ -541,48 +443,176 @@ impl Worker {
         if self.eased {
             return false;
         }
-        let room = |publisher: &Publisher| publisher.in_flight() == 0 || publisher.in_flight() + PAGE <= self.settings.most_in_flight;
+        let most = self.making.settings.most_in_flight;
+        let room = |publisher: &Publisher| publisher.in_flight() == 0 || publisher.in_flight() + PAGE <= most;
         self.publisher.as_ref().is_some_and(room)
     }
 
-    fn publish_page(&mut self, number: u16, now: Instant) -> Result<(), Trouble> {
-        let (Some(Source { reader, .. }), Some(publisher), Some(origin), Some(shard)) =
-            (&self.source, &mut self.publisher, &self.origin, self.shards.get_mut(&number))
+    /// False: this is not the log that was read before.
+    fn publish_page(&mut self, number: u16, now: Instant) -> Result<bool, Trouble> {
+        let (Some(Source { reader, .. }), Some(publisher), Some(shard)) = (&self.source, &mut self.publisher, self.shards.get_mut(&number))
         else {
-            return Ok(());
+            return Ok(true);
         };
-        let page = PAGE.min(self.settings.most_in_flight.max(1));
-        let events = reader.events(number, shard.window.sent(), page)?;
+        // The one that was looked at last is read once more: if it is another one, the log was put back to an earlier state in between.
+        let cursor = shard.window.cursor();
+        let page = PAGE.min(self.making.settings.most_in_flight.max(1)) + usize::from(cursor > 0);
+        let events = reader.events(number, cursor.saturating_sub(1), page)?;
+        if cursor > 0 && events.is_empty() {
+            return Ok(false);
+        }
         shard.more = events.len() == page;
         for event in &events {
-            let next = shard.window.sent() + 1;
-            if event.position != next {
-                let damage = format!("shard {number} has no event at {next}, but one at {}", event.position);
-                return Err(StoreError::Corrupt(damage).into());
-            }
-            match send(publisher, &mut self.topics, &self.settings, event, origin) {
-                Ok(()) => shard.window.send(),
-                Err(NotTaken::Full) => {
-                    shard.more = true;
-                    break;
+            let print = Print::of(event.event_id);
+            match shard.window.look(event.position, print) {
+                Seen::Last if event.position == shard.window.done() => shard.window.recognise(print),
+                Seen::Last => {}
+                Seen::Passed => shard.window.pass(),
+                Seen::Another => return Ok(false),
+                Seen::TooFar => {
+                    let (next, found) = (shard.window.cursor() + 1, event.position);
+                    return Err(StoreError::Corrupt(format!("shard {number} has no event at {next}, but one at {found}")).into());
                 }
-                // What comes after it waits, too: of a stream nothing comes before what precedes it.
-                Err(NotTaken::Refused(error)) => {
-                    metrics::counter!("jangbu_relay_errors_total").increment(1);
-                    if shard.blocked.is_none() {
-                        tracing::warn!(shard = number, position = next, %error, "an event cannot be published; those behind it wait in the log");
+                Seen::New => match publish_one(publisher, &mut self.making, shard, event, print, now) {
+                    Next::Goes => {}
+                    Next::Waits(pause) => {
+                        (shard.more, shard.pause) = (true, Some(pause));
+                        return Ok(true);
                     }
-                    shard.more = true;
-                    shard.blocked = Some(now + BLOCKED_FOR);
-                    return Ok(());
-                }
-            }
-            if shard.blocked.take().is_some() {
-                tracing::info!(shard = number, position = next, "the event is published, and those behind it");
+                },
             }
         }
-        shard.end = shard.end.max(shard.window.sent());
+        shard.pause = None;
+        shard.end = shard.end.max(shard.window.last());
+        Ok(true)
+    }
+
+    /// The log was put back to an earlier state while this relay was reading it, and goes on another way. The checkpoint is in the same store and
+    /// went back with it; if it did not, an operator has to say where to go on.
+    fn follow_another_history(&mut self, number: u16) -> Result<(), Trouble> {
+        let (Some(Source { reader, checkpoints }), Some(shard)) = (&mut self.source, self.shards.get_mut(&number)) else {
+            return Ok(());
+        };
+        let stands = all_stand_at(checkpoints.as_mut(), &self.names)?.remove(&number).unwrap_or_default();
+        let known = if stands.at == shard.saved.at { shard.saved_print } else { None };
+        let published = shard.window.last();
+        shard.saved = stands;
+        shard.end = reader.head(number)?.map_or(0, |head| head.position);
+        metrics::counter!("jangbu_relay_histories_total").increment(1);
+        let found = place::find(reader.as_ref(), number, stands.at, stands.mark)?;
+        match (found, known) {
+            (Found::Event(Some(print)), Some(known)) if print != known => {
+                stop(number, shard, Found::AnotherAt(stands.at), &self.told);
+            }
+            (Found::Event(print), _) => {
+                tracing::error!(
+                    shard = number,
+                    checkpoint = stands.at,
+                    published,
+                    "the log was put back to an earlier state: Kafka may hold events behind the checkpoint that the log no longer has. What the log has now is published from the checkpoint on"
+                );
+                shard.goes_on(print);
+            }
+            (found, _) => stop(number, shard, found, &self.told),
+        }
+        self.start_afresh();
         Ok(())
+    }
+
+    /// Tries what was refused once more, when its time has come: the first event of each stream or topic that is held back, by itself.
+    fn try_again(&mut self) -> Result<(), Trouble> {
+        if self.hindrance.is_some() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let Some(Source { reader, .. }) = &self.source else { return Ok(()) };
+        for (number, shard) in self.shards.iter_mut().filter(|(_, shard)| shard.publishes()) {
+            for position in shard.holds.due(now) {
+                // Nothing that precedes it may still be under way.
+                let is_first = shard.window.beyond() >= position;
+                let found = if is_first {
+                    reader.events(*number, position - 1, 1)?
+                } else {
+                    Vec::new()
+                };
+                let Some(event) = found.first().filter(|event| event.position == position) else {
+                    shard.holds.try_later(position, now);
+                    continue;
+                };
+                let trials = match &mut self.trials {
+                    Some(trials) => trials,
+                    none => {
+                        let opened = Publisher::open(&self.singly, Together::default(), &mut self.making.topics, Arc::clone(&self.signal));
+                        match opened {
+                            Ok(opened) => none.insert(opened),
+                            Err(error) => {
+                                shard.holds.put_off(position, &error.to_string(), now);
+                                continue;
+                            }
+                        }
+                    }
+                };
+                match send(trials, &mut self.making, event, &mut shard.referred) {
+                    Ok(()) => {}
+                    Err(NotTaken::Full) => shard.holds.try_later(position, now),
+                    Err(NotTaken::Away(error)) => shard.holds.put_off(position, &error.to_string(), now),
+                    Err(NotTaken::Refused { why, .. }) => {
+                        metrics::counter!("jangbu_relay_errors_total").increment(1);
+                        shard.holds.put_off(position, &why, now);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What came of the trials.
+    fn collect_trials(&mut self) {
+        let Some(trials) = &mut self.trials else { return };
+        let came = trials.collect();
+        let now = Instant::now();
+        for about in &came.acknowledged {
+            if let About::Event { shard: number, position } = about
+                && let Some(shard) = self.shards.get_mut(number)
+            {
+                shard.acknowledge(*position);
+                if shard.holds.lift(*position) {
+                    tracing::info!(
+                        shard = number,
+                        position,
+                        "the event is published, and those that waited for it follow"
+                    );
+                    shard.go_over_again();
+                }
+            }
+        }
+        for Refusal { about, blame, why } in &came.refused {
+            if let About::Event { shard, position } = about
+                && let Some(shard) = self.shards.get_mut(shard)
+            {
+                metrics::counter!("jangbu_relay_errors_total").increment(1);
+                if *blame == Blame::Size && shard.referred.insert(*position) {
+                    shard.holds.try_later(*position, now);
+                } else {
+                    shard.holds.put_off(*position, why, now);
+                }
+            }
+        }
+        if came.failed.is_some() {
+            // It may remember what it was refused.
+            self.trials = None;
+            self.shards.values_mut().for_each(|shard| shard.holds.forget_trials(now));
+        }
+    }
+
+    /// How long until it looks for events of which nobody tells it.
+    fn idle(&self) -> Duration {
+        let idle = self.making.settings.idle;
+        if self.signal.is_hearing() {
+            idle.max(LOOKED_AROUND_EVERY)
+        } else {
+            idle
+        }
     }
 
     /// How long to wait for what may come.
@@ -591,13 +621,13 @@ impl Worker {
         if self.has_room() && self.shards.values().any(|shard| shard.may_go_on(now)) {
             return Duration::ZERO;
         }
-        let unsaved = self
-            .shards
-            .values()
-            .any(|shard| shard.publishes() && shard.window.done() != shard.saved);
-        let look = self.settings.idle.saturating_sub(self.looked_at.elapsed());
+        let look = self.idle().saturating_sub(self.looked_at.elapsed());
         let save = SAVED_EVERY.saturating_sub(self.saved_at.elapsed());
-        if unsaved { look.min(save) } else { look }
+        if self.shards.values().any(Shard::is_unsaved) {
+            look.min(save)
+        } else {
+            look
+        }
     }
 
     /// Says what stands in the way, and lets go of what may be broken.
@@ -610,14 +640,10 @@ impl Worker {
         match trouble {
             Trouble::Log(_) => self.source = None,
             Trouble::Kafka(_) => {
-                self.careful |= self.publisher.take().is_some();
-                self.eased = false;
-                self.shown.clear();
-                // The next producer begins behind what is acknowledged, in each shard.
-                for shard in self.shards.values_mut().filter(|shard| shard.publishes()) {
-                    shard.window = Window::behind(shard.window.done());
-                    shard.more = true;
+                if self.publisher.is_some() {
+                    self.together.separate(false);
                 }
+                self.let_go_of_publisher();
             }
         }
     }
@@ -630,7 +656,7 @@ impl Worker {
         drop(told);
         match &mut self.hindrance {
             None => {
-                tracing::warn!(brokers = %self.settings.kafka.brokers, "nothing is published: {what}. Events wait in the log");
+                tracing::warn!(brokers = %self.making.settings.kafka.brokers, "nothing is published: {what}. Events wait in the log");
                 self.hindrance = Some(Hindrance { what, over });
             }
             Some(said) => {
@@ -663,11 +689,21 @@ impl Worker {
             self.signal.wait_for_answers(FINISH_WITHIN.saturating_sub(begun.elapsed()));
             saved = self.collect();
         }
-        if let Err(error) = saved.and_then(|()| self.save_all()) {
+        if let Err(error) = saved.and_then(|()| self.save_all()).and_then(|()| self.save_marks()) {
             tracing::warn!(%error, "the relay stops without having moved its checkpoints; what it published since comes again");
         } else if self.in_flight() > 0 {
             tracing::warn!("not all records were acknowledged before the relay stopped; they come again");
         }
+    }
+
+    fn save_marks(&mut self) -> Result<(), Trouble> {
+        let Some(Source { checkpoints, .. }) = &mut self.source else {
+            return Ok(());
+        };
+        for (number, shard) in &mut self.shards {
+            save_mark(checkpoints.as_mut(), &self.names, *number, shard)?;
+        }
+        Ok(())
     }
 
     fn in_flight(&self) -> usize {
@@ -675,49 +711,251 @@ impl Worker {
     }
 }
 
-fn send(publisher: &mut Publisher, topics: &mut Topics, settings: &RelaySettings, event: &Event, origin: &str) -> Result<(), NotTaken> {
-    let topic = settings.topics.of_events(&event.stream.kind);
-    publisher.ensure(topics, &topic, &[]).map_err(NotTaken::Refused)?;
+/// What comes after an event that was to be published.
+enum Next {
+    /// The one behind it.
+    Goes,
+    /// Nothing, for now.
+    Waits(Pause),
+}
+
+/// Publishes the next event of a shard, or holds it back.
+fn publish_one(publisher: &mut Publisher, making: &mut Making, shard: &mut Shard, event: &Event, print: Print, now: Instant) -> Next {
+    let topic = making.settings.topics.of_events(&event.stream.kind);
+    if let Some(Refused { why, whole_topic }) = shard.refused.remove(&event.position) {
+        hold(shard, event, &topic, &why, whole_topic, now);
+    }
+    if shard.holds.cover(&event.stream, &topic, event.position) {
+        shard.window.keep(print);
+        return Next::Goes;
+    }
+    match send(publisher, making, event, &mut shard.referred) {
+        Ok(()) => {
+            shard.window.send(print);
+            Next::Goes
+        }
+        Err(NotTaken::Full) => Next::Waits(Pause::ForAnAnswer),
+        Err(NotTaken::Away(error)) => {
+            metrics::counter!("jangbu_relay_errors_total").increment(1);
+            tracing::debug!(shard = event.shard, position = event.position, %error, "an event waits");
+            Next::Waits(Pause::Until(now + BLOCKED_FOR))
+        }
+        Err(NotTaken::Refused { blame, why }) => {
+            metrics::counter!("jangbu_relay_errors_total").increment(1);
+            hold(shard, event, &topic, &why, blame == Blame::Topic, now);
+            shard.window.keep(print);
+            Next::Goes
+        }
+    }
+}
+
+/// Of a stream nothing comes before what precedes it: what Kafka refuses keeps its stream, or its topic, and nothing else.
+fn hold(shard: &mut Shard, event: &Event, topic: &str, why: &str, whole_topic: bool, now: Instant) {
+    let (number, position, stream) = (event.shard, event.position, &event.stream);
+    if whole_topic {
+        tracing::warn!(
+            shard = number,
+            position,
+            topic,
+            why,
+            "a topic takes no events; they wait in the log, those of others go on"
+        );
+        shard.holds.hold_topic(topic, position, why, now);
+    } else {
+        tracing::warn!(shard = number, position, %stream, topic, why, "an event is refused; its stream waits in the log, others go on");
+        shard.holds.hold_stream(stream, topic, position, why, now);
+    }
+}
+
+/// Gives an event to a producer: whole, or as a reference where it is too large.
+fn send(
+    publisher: &mut Publisher,
+    making: &mut Making,
+    event: &Event,
+    referred: &mut std::collections::BTreeSet<u64>,
+) -> Result<(), NotTaken> {
+    let topic = making.settings.topics.of_events(&event.stream.kind);
+    publisher.ensure(&mut making.topics, &topic, &[])?;
     let key = record::key(event);
     let about = About::Event {
         shard: event.shard,
         position: event.position,
     };
-    let headers = record::headers(event, &key, origin);
-    publisher.send(&topic, &key, Some(event.payload.as_bytes()), headers, about)
-}
-
-/// Another relay moved the checkpoint.
-fn yield_to_another(number: u16, shard: &mut Shard, stands: u64, shown: &mut Shown) {
-    tracing::info!(
-        shard = number,
-        position = stands,
-        "another relay publishes this shard; this one watches"
-    );
-    shard.yields(stands, Instant::now());
-    shown.leave(number);
-}
-
-/// Looks whether another relay still publishes a shard, and goes on in its place when it does not.
-fn watch(number: u16, shard: &mut Shard, stands: u64, now: Instant, takeover: Duration) {
-    let Part::Watches(since) = shard.part else { return };
-    if stands != shard.saved || stands >= shard.end {
-        shard.saved = stands;
-        shard.window = Window::behind(stands);
-        shard.part = Part::Watches(now);
-    } else if now.duration_since(since) >= takeover {
-        tracing::info!(
-            shard = number,
-            position = stands,
-            "the relay that published this shard stands still; this one goes on"
-        );
-        shard.goes_on();
+    let origin = making.origin.as_deref().unwrap_or_default();
+    let partitions = making.topics.partitions(&topic);
+    loop {
+        let content = if referred.contains(&event.position) {
+            Content::Reference
+        } else {
+            Content::Whole
+        };
+        let headers = record::headers(event, &key, origin, content);
+        match publisher.send(&topic, &key, Some(content.value(event)), headers, about, partitions) {
+            Err(NotTaken::Refused { blame: Blame::Size, .. }) if referred.insert(event.position) => {}
+            Ok(()) if content == Content::Reference => {
+                metrics::counter!("jangbu_relay_references_total", "topic" => topic).increment(1);
+                tracing::info!(
+                    shard = event.shard,
+                    position = event.position,
+                    "an event is too large for its topic and is published as a reference"
+                );
+                return Ok(());
+            }
+            sent => return sent,
+        }
     }
 }
 
-fn stands_at(checkpoints: &mut dyn Checkpoints, name: &str, shard: u16) -> Result<u64, StoreError> {
-    let all = checkpoints.read(name)?;
-    Ok(all.iter().find(|(number, _)| *number == shard).map_or(0, |(_, position)| *position))
+/// Where all checkpoints of a relay stand.
+fn all_stand_at(checkpoints: &mut dyn Checkpoints, names: &Names) -> Result<BTreeMap<u16, Stands>, StoreError> {
+    let mut all: BTreeMap<u16, Stands> = BTreeMap::new();
+    for (shard, at) in checkpoints.read(&names.at)? {
+        all.entry(shard).or_default().at = at;
+    }
+    for (shard, beyond) in checkpoints.read(&names.beyond)? {
+        all.entry(shard).or_default().beyond = beyond;
+    }
+    for (shard, mark) in checkpoints.read(&names.mark)? {
+        all.entry(shard).or_default().mark = mark;
+    }
+    Ok(all)
+}
+
+/// Moves a shard's checkpoints. If somebody else has moved them: where they stand.
+fn save_shard(checkpoints: &mut dyn Checkpoints, names: &Names, number: u16, shard: &mut Shard) -> Result<Option<Stands>, StoreError> {
+    if shard.unsure {
+        let stands = all_stand_at(checkpoints, names)?.remove(&number).unwrap_or_default();
+        shard.unsure = false;
+        // Ours, if they were moved at all: to where this relay is, or to where it was when it asked.
+        let beyond = shard.beyond_to_be();
+        let ours = (shard.saved.at..=shard.window.done()).contains(&stands.at)
+            && (shard.saved.beyond.min(beyond)..=shard.saved.beyond.max(beyond)).contains(&stands.beyond);
+        if !ours {
+            return Ok(Some(stands));
+        }
+        if stands.at != shard.saved.at {
+            shard.saved_print = None;
+        }
+        shard.saved = stands;
+    }
+    let (at, print) = (shard.window.done(), shard.window.done_print());
+    if at != shard.saved.at {
+        if !moved(checkpoints, &names.at, number, shard, shard.saved.at, at)? {
+            return all_stand_at(checkpoints, names).map(|mut all| Some(all.remove(&number).unwrap_or_default()));
+        }
+        shard.saved.at = at;
+    }
+    shard.saved_print = print;
+    let beyond = shard.beyond_to_be();
+    if beyond != shard.saved.beyond {
+        if !moved(checkpoints, &names.beyond, number, shard, shard.saved.beyond, beyond)? {
+            return all_stand_at(checkpoints, names).map(|mut all| Some(all.remove(&number).unwrap_or_default()));
+        }
+        shard.saved.beyond = beyond;
+    }
+    Ok(None)
+}
+
+fn moved(checkpoints: &mut dyn Checkpoints, name: &str, number: u16, shard: &mut Shard, from: u64, to: u64) -> Result<bool, StoreError> {
+    shard.unsure = true;
+    let moved = checkpoints.advance(name, number, from, to)?;
+    shard.unsure = false;
+    shard.proven |= moved;
+    Ok(moved)
+}
+
+/// Notes which event stands at the checkpoint, so that a relay that begins there later sees whether the log is still the same.
+fn save_mark(checkpoints: &mut dyn Checkpoints, names: &Names, number: u16, shard: &mut Shard) -> Result<(), StoreError> {
+    let Some(mark) = shard.saved_print.and_then(|print| place::as_mark(shard.saved.at, print)) else {
+        return Ok(());
+    };
+    if shard.publishes() && !shard.unsure && mark != shard.saved.mark {
+        // Where it stands elsewhere it is seen the next time it is read.
+        checkpoints.advance(&names.mark, number, shard.saved.mark, mark)?;
+        shard.saved.mark = mark;
+    }
+    Ok(())
+}
+
+/// Somebody else has moved a checkpoint.
+fn give_way(number: u16, shard: &mut Shard, stands: Stands) {
+    let (position, stood) = (stands.at, shard.saved.at);
+    if position < stood {
+        tracing::warn!(
+            shard = number,
+            position,
+            stood,
+            "the relay's checkpoint was put back, by an operator or with the whole log; what is behind it is published again"
+        );
+    } else {
+        tracing::info!(shard = number, position, "another relay publishes this shard; this one watches");
+    }
+    shard.yields(stands, Instant::now());
+}
+
+/// Looks at where a shard's checkpoints stand. True: this relay is to begin there.
+fn look_at(number: u16, shard: &mut Shard, stands: Stands, now: Instant, takeover: Duration) -> bool {
+    if shard.is_stopped() {
+        // Somebody has moved it, or the log has come back: the mark tells that it is the same.
+        let is_moved = stands.at != shard.saved.at;
+        return is_moved || (shard.end >= stands.at && place::is_marked(stands.at, stands.mark));
+    }
+    if shard.publishes() {
+        let moved = (stands.at, stands.beyond) != (shard.saved.at, shard.saved.beyond);
+        if moved && !shard.unsure {
+            give_way(number, shard, stands);
+        }
+        shard.saved.mark = stands.mark;
+        return false;
+    }
+    let goes_on = shard.watch(stands, now, takeover);
+    if goes_on {
+        tracing::info!(
+            shard = number,
+            position = stands.at,
+            "the relay that published this shard stands still; this one goes on"
+        );
+    }
+    goes_on
+}
+
+/// Begins to publish a shard behind its checkpoint, if the log is the one that the checkpoint was made for.
+fn begin(reader: &dyn LogReader, number: u16, shard: &mut Shard, told: &Mutex<State>) -> Result<(), StoreError> {
+    match place::find(reader, number, shard.saved.at, shard.saved.mark)? {
+        Found::Event(print) => {
+            if shard.is_stopped() {
+                tracing::info!(
+                    shard = number,
+                    position = shard.saved.at,
+                    "the shard is published again, from its checkpoint on"
+                );
+            }
+            told.lock().stopped.remove(&number);
+            shard.goes_on(print);
+        }
+        found => stop(number, shard, found, told),
+    }
+    Ok(())
+}
+
+/// Stops publishing a shard whose log is not the one that was published, until an operator has moved the checkpoint.
+fn stop(number: u16, shard: &mut Shard, found: Found, told: &Mutex<State>) {
+    let checkpoint = shard.saved.at;
+    let what = match found {
+        Found::AnotherAt(position) => format!("another event stands at {position} than the one that was published"),
+        Found::LogEnds(end) => format!("the log ends at {end}"),
+        Found::Event(_) => "the log goes another way".to_owned(),
+    };
+    let line = format!(
+        "shard {number}: the relay's checkpoint is {checkpoint}, and {what}: the log was put back to an earlier state. Move the checkpoint to the last \
+         position that both have in common (docs/kafka.md, \"A log that went back\")"
+    );
+    let said = told.lock().stopped.insert(number, line.clone());
+    if said.as_ref() != Some(&line) {
+        metrics::counter!("jangbu_relay_errors_total").increment(1);
+        tracing::error!(shard = number, "nothing of this shard is published: {line}");
+    }
+    shard.stops();
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a gauge is a float, and exact up to 2^53")]
@@ -727,35 +965,24 @@ fn as_gauge(count: u64) -> f64 {
 
 fn describe_metrics() {
     metrics::describe_counter!("jangbu_relay_published_total", "Records that Kafka has acknowledged, by topic.");
+    metrics::describe_counter!(
+        "jangbu_relay_references_total",
+        "Events too large for their topic, published as a reference, by topic."
+    );
     metrics::describe_gauge!("jangbu_relay_position", "The relay's checkpoint, by shard.");
     metrics::describe_gauge!("jangbu_relay_lag_events", "Events in the log that are not published yet, by shard.");
+    metrics::describe_gauge!(
+        "jangbu_relay_held_events",
+        "Events that wait because Kafka refuses them, or one before them in their stream, by shard."
+    );
+    metrics::describe_gauge!("jangbu_relay_held_parked", "Inputs that were set aside, and that Kafka refuses.");
+    metrics::describe_gauge!(
+        "jangbu_relay_stopped",
+        "1 while a shard is not published because its log is not the one that was published, by shard."
+    );
+    metrics::describe_counter!(
+        "jangbu_relay_histories_total",
+        "How often a log was put back to an earlier state under the relay."
+    );
     metrics::describe_counter!("jangbu_relay_errors_total", "How often something stood in the relay's way.");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_watcher_goes_on_when_the_checkpoint_stands_still_with_events_behind_it() {
-        let takeover = Duration::from_secs(5);
-        let begun = Instant::now();
-        let at = |seconds| begun + Duration::from_secs(seconds);
-        let mut shard = Shard::behind(10);
-        shard.yields(20, begun);
-        shard.end = 20;
-        for seconds in [1, 100] {
-            watch(0, &mut shard, 20, at(seconds), takeover);
-            assert!(!shard.publishes(), "nothing waits");
-        }
-        shard.end = 30;
-        watch(0, &mut shard, 20, at(101), takeover);
-        assert!(!shard.publishes(), "it may be on its way");
-        watch(0, &mut shard, 25, at(104), takeover);
-        watch(0, &mut shard, 25, at(108), takeover);
-        assert!(!shard.publishes(), "it moved");
-        watch(0, &mut shard, 25, at(109), takeover);
-        assert!(shard.publishes());
-        assert_eq!((shard.window.sent(), shard.saved, shard.lag()), (25, 25, 5));
-    }
 }

@@ -97,9 +97,14 @@ fn without_a_kafka_it_waits_says_so_once_and_goes_on_when_there_is_one() {
     eventually("it has tried again and again", tries);
     assert_eq!(warnings.load(Ordering::Relaxed), 1, "it says so once");
     assert!(!relay.standing().connected);
+    let unready = relay.readiness().expect_err("it is not ready");
+    assert!(relay.hindrance().is_some_and(|hindrance| hindrance == unready), "{unready}");
 
     kafka.restart();
-    let all = Standing { connected: true, lag: 0 };
+    let all = Standing {
+        connected: true,
+        ..Standing::default()
+    };
     let checkpoint = || store.checkpoints().and_then(|mut all| all.read("relay")).expect("read");
     eventually("all is published", || checkpoint() == [(0, 300)] && relay.standing() == all);
     assert_eq!(warnings.load(Ordering::Relaxed), 1);
@@ -108,6 +113,8 @@ fn without_a_kafka_it_waits_says_so_once_and_goes_on_when_there_is_one() {
         r#"jangbu_relay_published_total{topic="jangbu.order-events"} 300"#,
         r#"jangbu_relay_position{shard="0"} 300"#,
         r#"jangbu_relay_lag_events{shard="0"} 0"#,
+        r#"jangbu_relay_held_events{shard="0"} 0"#,
+        r#"jangbu_relay_stopped{shard="0"} 0"#,
     ] {
         assert!(numbers.contains(line), "{line} is not in\n{numbers}");
     }

@@ -42,17 +42,43 @@ impl Log {
         }
     }
 
-    /// Appends one event with this payload to the first shard.
+    /// Appends one event with this payload to the first shard: of the first order.
     pub(crate) fn append_one(&mut self, payload: String) {
         self.commit(0, vec![(0, payload)], |_| {});
     }
 
+    /// Appends one event with this correlation to the first shard: of the first order.
+    pub(crate) fn append_correlated(&mut self, correlation: &str) {
+        self.commit(0, vec![(0, "{}".into())], |batch| {
+            for event in &mut batch.events {
+                event.metadata = format!(r#"{{"correlationId":"{correlation}"}}"#).into();
+            }
+            batch.hash = batch_hash(&batch.previous_hash, &batch.events);
+        });
+    }
+
+    /// The log was changed by others: what it holds now is what is gone on from.
+    pub(crate) fn take_again(&mut self) {
+        self.writer = self.store.writer().expect("a writer");
+        for head in &mut self.heads {
+            *head = self.writer.take(head.shard, Uuid::nil(), 0).expect("free");
+        }
+        self.sequences.clear();
+        for event in self.events() {
+            self.sequences.insert(event.stream, event.sequence);
+        }
+    }
+
     pub(crate) fn park(&mut self, shard: usize, id: Uuid) {
+        self.park_with(shard, id, r#"{"command":"sealed"}"#, "it cannot be processed");
+    }
+
+    pub(crate) fn park_with(&mut self, shard: usize, id: Uuid, input: &str, reason: &str) {
         let parked = Parked {
             id,
             at: 1_750_000_000_000_000,
-            input: r#"{"command":"sealed"}"#.into(),
-            reason: "it cannot be processed".into(),
+            input: input.into(),
+            reason: reason.into(),
         };
         self.commit(shard, Vec::new(), |batch| batch.parked = vec![parked]);
     }

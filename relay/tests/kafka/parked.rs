@@ -9,14 +9,14 @@ use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
-use relay::{Decision, Decisions, KafkaSettings, NotUnparked, Relay, RelaySettings, UnparkSettings, Unparker, Unparking};
+use relay::{Compression, Decision, Decisions, KafkaSettings, NotUnparked, Relay, RelaySettings, UnparkSettings, Unparker, Unparking};
 use test_servers::Kafka;
 use uuid::Uuid;
 
 use crate::{
-    eventually,
+    alter, eventually, large,
     log::Log,
-    reading::{Record, read_all},
+    reading::{Record, check, read_all},
     settings,
 };
 
@@ -56,14 +56,77 @@ fn what_is_set_aside_is_published_and_its_end_too() {
     });
     relay.stop();
 
+    let count = parked(&settings).len();
+    log.unpark(1, third);
     let relay = Relay::start(settings.clone(), log.store.clone()).expect("sound settings");
-    eventually("what is set aside still is published again", || parked(&settings).len() == 6);
+    let ended = |id: Uuid| {
+        parked(&settings)
+            .iter()
+            .any(|record| record.key == id.to_string() && record.payload.is_none())
+    };
+    eventually("what ended while no relay ran has its end", || ended(third));
+    log.unpark(0, first);
+    eventually("and what ends then", || ended(first));
     relay.stop();
-    let again: Vec<_> = parked(&settings)
-        .into_iter()
-        .filter(|record| record.key == second.to_string())
-        .collect();
-    assert_eq!(again.len(), 2, "what has ended is not");
+    assert_eq!(parked(&settings).len(), count + 2, "what was published is not published again");
+}
+
+#[test]
+fn what_one_relay_has_shown_another_ends() {
+    let mut log = Log::new(event_store::MemoryStore::default(), 1);
+    let settings = settings(Kafka::shared().url());
+    let id = Uuid::from_u128(7);
+    log.park(0, id);
+    let relay = Relay::start(settings.clone(), log.store.clone()).expect("sound settings");
+    eventually("it is there", || parked(&settings).len() == 1);
+    relay.stop();
+    log.unpark(0, id);
+    let another = RelaySettings {
+        name: "another".into(),
+        ..settings.clone()
+    };
+    let relay = Relay::start(another, log.store.clone()).expect("sound settings");
+    eventually("its end is there", || parked(&settings).len() == 2);
+    relay.stop();
+}
+
+#[test]
+fn what_is_set_aside_and_refused_keeps_back_nothing_else() {
+    let kafka = Kafka::shared();
+    let mut log = Log::new(event_store::MemoryStore::default(), 1);
+    let mut settings = settings(kafka.url());
+    settings.compression = Compression::None;
+    let topic = settings.topics.parked();
+    kafka.topic_with(&topic, 2, &[("cleanup.policy", "compact"), ("max.message.bytes", "4000")]);
+    let [refused, bare, small] = [1, 2, 3].map(Uuid::from_u128);
+    log.park_with(0, refused, "{}", &large(8_000));
+    log.park_with(0, bare, &format!(r#"{{"large":"{}"}}"#, large(8_000)), "it is large");
+    log.park(0, small);
+    log.append(300);
+    let relay = Relay::start(settings.clone(), log.store.clone()).expect("sound settings");
+    eventually("the events are published", || log.is_published("relay"));
+    eventually("what is not refused is shown", || parked(&settings).len() == 2);
+    let records = parked(&settings);
+    let of = |id: Uuid| {
+        records
+            .iter()
+            .find(|record| record.key == id.to_string())
+            .and_then(|record| record.payload.clone())
+    };
+    assert!(of(small).is_some() && of(refused).is_none());
+    let text = String::from_utf8(of(bare).expect("it is there")).expect("text");
+    assert!(text.ends_with(r#""reason":"it is large","input":null,"tooLarge":true}"#), "{text}");
+    let refused_one = |relay: &Relay| relay.hindrance().is_some_and(|line| line.contains("1 of them are refused"));
+    eventually("it says so", || refused_one(&relay));
+    assert_eq!((relay.readiness(), relay.standing().held), (Ok(()), 0));
+    log.append(300);
+    eventually("events go on", || log.is_published("relay"));
+
+    alter(kafka.url(), &topic, "max.message.bytes", "1000000");
+    eventually("it is shown, too", || parked(&settings).len() == 3);
+    eventually("it is well", || relay.hindrance().is_none());
+    relay.stop();
+    assert_eq!(check(&settings, &log), 0, "the events knew nothing of it");
 }
 
 /// An engine that knows two inputs, one of which it refuses to try again, and that is not there at first.

@@ -1,14 +1,19 @@
 //! What is published, and how.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use event_store_postgres::PostgresStore;
 use event_store_sqlite::SqliteStore;
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer as _},
 };
-use relay::{Compression, Relay};
-use test_servers::Kafka;
+use relay::{Compression, Relay, Standing, audit::audit};
+use test_servers::{Kafka, Postgres};
 
 use crate::{
     PATIENCE, eventually,
@@ -34,7 +39,7 @@ fn every_event_comes_once_in_the_order_of_its_stream_also_after_a_restart() {
     log.append(400);
     let relay = Relay::start(settings.clone(), log.store.clone()).expect("sound settings");
     eventually("all are published", || log.is_published("relay"));
-    eventually("it knows", || relay.standing() == relay::Standing { connected: true, lag: 0 });
+    eventually("it knows", || relay.standing() == all_is_well());
     relay.stop();
     assert_eq!(check(&settings, &log), 0, "nothing was repeated: nothing went wrong");
 }
@@ -106,6 +111,13 @@ fn an_event_is_a_cloud_event_in_a_topic_of_its_kind() {
     assert!(made.iter().all(|topic| topic.partitions().len() == 4), "made as the settings say");
 }
 
+fn all_is_well() -> Standing {
+    Standing {
+        connected: true,
+        ..Standing::default()
+    }
+}
+
 fn topics_of(name: &str, prefix: &str) -> bool {
     name.starts_with(prefix)
 }
@@ -120,10 +132,40 @@ fn a_topic_that_may_not_be_made_is_waited_for() {
     kafka.topic(&settings.topics.of_events("inventory"), 2);
     log.append(30);
     let relay = Relay::start(settings.clone(), log.store.clone()).expect("sound settings");
-    // Of each shard two events come before the first payment.
-    eventually("what has a topic is published", || log.published("relay") == 4);
+    // Of each shard two events come before the first payment; and ten are payments.
+    eventually("what has a topic is published", || {
+        log.published("relay") == 4 && relay.standing().held == 20
+    });
+    eventually("and nothing else waits", || relay.standing().lag == 20);
+    assert!(relay.standing().connected && relay.readiness().is_ok());
+    let missing = relay.hindrance().expect("it says so");
+    assert!(missing.contains("payment-events is not there; make it"), "{missing}");
     kafka.topic(&settings.topics.of_events("payment"), 2);
     eventually("the topic is found", || log.is_published("relay"));
+    eventually("it knows", || relay.standing() == all_is_well());
+    assert_eq!((relay.hindrances(), relay.readiness()), (Vec::new(), Ok(())));
+    relay.stop();
+    assert_eq!(check(&settings, &log), 0);
+}
+
+#[test]
+fn an_event_that_another_process_appends_is_heard_of() {
+    let database = Postgres::shared().database();
+    let mut log = Log::new(
+        PostgresStore::open(&database.url().parse().expect("an address")).expect("the log opens"),
+        1,
+    );
+    let mut settings = settings(Kafka::shared().url());
+    // It does not look by itself.
+    settings.idle = Duration::from_hours(1);
+    log.append(10);
+    let other = PostgresStore::open(&database.url().parse().expect("an address")).expect("the log opens");
+    let relay = Relay::start(settings.clone(), Arc::new(other)).expect("sound settings");
+    eventually("the first are published", || log.is_published("relay"));
+    for _ in 0..3 {
+        log.append(3);
+        eventually("the next are published", || log.is_published("relay"));
+    }
     relay.stop();
     assert_eq!(check(&settings, &log), 0);
 }
@@ -139,4 +181,8 @@ fn many_events_pass_in_little_time() {
     println!("40,000 events in {:?}", begun.elapsed());
     relay.stop();
     assert_eq!(check(&settings, &log), 0);
+    let begun = Instant::now();
+    let audit = audit(&settings, log.store.reader().expect("a reader").as_ref()).expect("read");
+    println!("{audit} In {:?}", begun.elapsed());
+    assert!(audit.is_clean() && audit.records == 40_000 && audit.events == 40_000, "{audit}");
 }
