@@ -295,17 +295,21 @@ impl HttpAnswer {
     }
 }
 
-/// The codes after which the money may or may not have moved, or may move yet.
+/// The codes after which the money may or may not have moved, or may move yet; and what is none of the provider's codes (they are written
+/// `LIKE_THIS`): then somebody else has answered, a proxy or another server at its address.
 fn is_doubtful(code: &str) -> bool {
-    matches!(
-        code,
-        "ALREADY_PROCESSED_PAYMENT"
-            | "ALREADY_COMPLETED_PAYMENT"
-            | "IDEMPOTENT_REQUEST_PROCESSING"
-            | "INVALID_IDEMPOTENCY_KEY"
-            | "PROVIDER_ERROR"
-            | "CARD_PROCESSING_ERROR"
-    )
+    let its = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    let is_its = !code.is_empty() && code.bytes().all(its);
+    !is_its
+        || matches!(
+            code,
+            "ALREADY_PROCESSED_PAYMENT"
+                | "ALREADY_COMPLETED_PAYMENT"
+                | "IDEMPOTENT_REQUEST_PROCESSING"
+                | "INVALID_IDEMPOTENCY_KEY"
+                | "PROVIDER_ERROR"
+                | "CARD_PROCESSING_ERROR"
+        )
 }
 
 fn read_charge(answer: &HttpAnswer, charge: &Charge) -> ChargeOutcome {

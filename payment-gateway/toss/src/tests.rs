@@ -146,6 +146,9 @@ async fn what_leaves_doubt_is_unknown_and_a_final_no_is_declined() {
         (200, "<html>"),
         (200, ""),
         (404, "not found"),
+        // Another server at its address.
+        (404, r#"{"code":"not-found","message":"x","type":"/problems/not-found"}"#),
+        (400, r#"{"code":"","message":"x"}"#),
         (401, r#"{"code":"UNAUTHORIZED_KEY","message":"x"}"#),
         (429, r#"{"code":"TOO_MANY_REQUESTS","message":"x"}"#),
         (409, r#"{"code":"IDEMPOTENT_REQUEST_PROCESSING","message":"x"}"#),
