@@ -24,9 +24,13 @@ endif
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 export PATH := $(CACHE)/cargo-deny/bin:$(PATH)
 
+# Tests and checks build all there is; `make run` needs no Kafka, and so no more than Rust and a C compiler.
+ALL := --features jangbu/kafka
+ORDERS ?= 20000
+
 heading = @printf '\n==> %s\n' '$(1)'
 
-.PHONY: help run test simulate mutants fuzz kill check format bench bench-shards audit clean-data services setup-build setup-test setup-servers
+.PHONY: help run test simulate mutants fuzz kill cluster esdb-tests check format bench bench-shards audit clean-data services setup-build setup-test setup-servers
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,11 +44,11 @@ run: setup-build ## build the shop and serve the demo on http://127.0.0.1:8080, 
 test: check setup-servers ## what CI runs: check, every test on real servers, 10,000 simulated seeds, fuzzing, the purchase of the README
 	cargo build --quiet --locked -p test-servers
 	$(call heading,Tests)
-	'$(TARGET)/debug/test-servers' with postgres redis kafka -- cargo test --workspace --locked
+	'$(TARGET)/debug/test-servers' with postgres redis kafka -- cargo test --workspace --locked $(ALL)
 	$(call heading,The shop once more with its log in PostgreSQL)
-	'$(TARGET)/debug/test-servers' with postgres -- env JANGBU_TEST_STORE=postgres cargo test --locked -p jangbu $(foreach test,$(OF_ANY_LOG),--test $(test))
+	'$(TARGET)/debug/test-servers' with postgres -- env JANGBU_TEST_STORE=postgres cargo test --locked -p jangbu $(ALL) $(foreach test,$(OF_ANY_LOG),--test $(test))
 	$(call heading,The shop once more with four shards)
-	JANGBU_TEST_SHARDS=4 cargo test --locked -p jangbu $(foreach test,$(OF_A_SHOP),--test $(test))
+	JANGBU_TEST_SHARDS=4 cargo test --locked -p jangbu $(ALL) $(foreach test,$(OF_A_SHOP),--test $(test))
 	$(call heading,The simulation: 10000 seeds with one shard and with four and every pair of crashes of every story)
 	cargo build --release --locked -p simulation
 	'$(TARGET)/release/simulation' --seeds 10000
@@ -72,14 +76,27 @@ kill: setup-build ## kill the shop 500 times while it works, and look for what i
 	$(call heading,$(KILLS) kills)
 	JANGBU_TEST_KILLS='$(KILLS)' cargo test --locked -p jangbu --test kill -- --nocapture
 
+cluster: setup-servers ## the shop as nine processes on real servers while each of them fails in turn, until 20,000 orders are placed (ORDERS=; some minutes)
+	$(call heading,$(ORDERS) orders)
+	JANGBU_TEST_ORDERS='$(ORDERS)' cargo test --locked -p jangbu $(ALL) --test cluster -- whatever_fails --nocapture
+
+esdb-tests: setup-build ## build the tests for a machine with EventStoreDB or KurrentDB into one file, and say where it is
+	$(call heading,The tests for EventStoreDB)
+	@built=$$(cargo test --locked -p jangbu --features esdb-tests --test esdb --no-run --message-format=json-render-diagnostics \
+		| sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | grep '/esdb-' | tail -1); \
+	cp "$$built" '$(TARGET)/esdb-tests'
+	@printf '%s\n' 'Carry $(abspath $(TARGET)/esdb-tests) to a machine with a server that may be thrown away, and run there:' \
+		'  JANGBU_TEST_ESDB="esdb://localhost:2113?tls=false" ./esdb-tests'
+
 check: setup-test ## format, clippy with warnings as errors, documentation, licences and layers
 	$(call heading,Format)
 	cargo fmt --all -- --check
 	cargo fmt --manifest-path fuzz/Cargo.toml -- --check
 	$(call heading,Clippy)
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked $(ALL),jangbu/esdb-tests -- -D warnings
+	cargo clippy -p jangbu --lib --locked -- -D warnings
 	$(call heading,Documentation)
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked $(ALL)
 	$(call heading,Licences and layers)
 	cargo deny --log-level error --locked check bans licenses sources
 

@@ -7,7 +7,7 @@ use aggregates::{
     WalletCommand,
 };
 use axum::{extract::State as Of, response::Response};
-use engine::{Actor, Cause, EngineError, Request};
+use engine::{Actor, Cause, EngineError, Request, Until};
 use http::StatusCode;
 use key_vault::{KeyVault, VaultError};
 use serde::{Deserialize, Serialize};
@@ -193,8 +193,8 @@ impl Api {
     async fn is_open(&self, account: AccountId) {
         let id = account.uuid();
         let open = async {
-            self.engine().watch(Kind::Account, id, |_| true).await?;
-            self.engine().watch(Kind::Wallet, id, |_| true).await
+            self.engine().watch(Kind::Account, id, Until::Exists).await?;
+            self.engine().watch(Kind::Wallet, id, Until::Exists).await
         };
         // In vain, it is opened later all the same.
         let _ = tokio::time::timeout(OPENED_WITHIN, open).await;
@@ -299,12 +299,15 @@ pub async fn ensure_account(
         reason: reason.to_owned(),
     })?;
     let index = EmailIndex::new(api.vault().blind_index(person.email.expose()));
-    if let Some(known) = known_account(api, index, id).await? {
-        return if known.1 == role {
-            Ok(known.0)
+    let as_wanted = |(account, its_role)| {
+        if its_role == role {
+            Ok(account)
         } else {
             Err(EnsureError::OtherRole)
-        };
+        }
+    };
+    if let Some(known) = known_account(api, index, id).await? {
+        return as_wanted(known);
     }
     let hashed = async { api.passwords().turn().await?.hash(person.password.clone()).await };
     let hash = hashed.await.map_err(|error| EnsureError::Password(error.to_string()))?;
@@ -324,7 +327,16 @@ pub async fn ensure_account(
             api.is_open(id).await;
             Ok(id)
         }
-        Err(refusal) => Err(EnsureError::Refused(refusal.detail.into_owned())),
+        // Another process may have been quicker.
+        Err(refusal) => match known_account(api, index, id).await? {
+            Some(known) => {
+                if known.0 != id {
+                    api.vault().discard_subject(id.uuid())?;
+                }
+                as_wanted(known)
+            }
+            None => Err(EnsureError::Refused(refusal.detail.into_owned())),
+        },
     }
 }
 

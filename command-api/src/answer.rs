@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 use aggregates::{Command, Kind, OrderId, State};
 use axum::response::Response;
 use bytes::Bytes;
-use engine::{Actor, Answer, Cause, ConsistencyToken, Idempotency, Planned, Reply, Request, Versioned};
+use engine::{Actor, Answer, Cause, ConsistencyToken, Idempotency, Planned, Reply, Request, Until, Versioned};
 use event_store::RecordKey;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -15,10 +15,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    Api,
+    Api, kept,
     language::Language,
     problem::{self, Problem},
     represent::{represent, with_failure_message},
+    shared::AnswerName,
     terms::{Terms, preference_applied},
 };
 
@@ -60,8 +61,55 @@ impl Scope {
 
 /// A command's answer, and the trace that it belongs to.
 pub(crate) struct Sent {
-    pub(crate) reply: Reply,
+    answer: Answer,
+    replayed: bool,
+    /// The aggregate now; none when the engine was not asked.
+    latest: Option<Versioned>,
+    planned: Vec<Planned>,
     correlation: Uuid,
+}
+
+impl Sent {
+    fn new(reply: Reply, correlation: Uuid) -> Self {
+        Self {
+            answer: reply.answer,
+            replayed: reply.replayed,
+            latest: Some(reply.latest),
+            planned: reply.planned,
+            correlation,
+        }
+    }
+
+    /// An answer that was recorded before.
+    fn again(answer: Answer, correlation: Uuid) -> Self {
+        Self {
+            answer,
+            replayed: true,
+            latest: None,
+            planned: Vec::new(),
+            correlation,
+        }
+    }
+
+    /// A refusal is a problem.
+    fn or_refused(mut self, dry_run: bool) -> Result<Self, Problem> {
+        match std::mem::replace(&mut self.answer.result, Ok(Box::default())) {
+            Ok(body) => {
+                self.answer.result = Ok(body);
+                Ok(self)
+            }
+            Err(refusal) => {
+                let mut headers = HeaderMap::new();
+                if !dry_run {
+                    headers = answer_headers(&self.answer, self.replayed);
+                }
+                let refused = Problem::refused(refusal).trace(self.correlation);
+                Err(headers
+                    .iter()
+                    .fold(refused, |problem, (name, value)| problem.header(name.clone(), value.clone())))
+            }
+        }
+    }
 }
 
 impl Api {
@@ -102,6 +150,10 @@ impl Api {
             (None, Some(keyed)) => Uuid::new_v8(keyed.record.0),
             _ => terms.trace.correlation,
         };
+        let name = keyed.as_ref().map(answer_name);
+        if let Some(answer) = self.kept_answer(name).await {
+            return Sent::again(answer, correlation).or_refused(terms.dry_run);
+        }
         let cause = Cause {
             actor,
             correlation,
@@ -114,40 +166,42 @@ impl Api {
             if_match: terms.if_match,
             dry_run: terms.dry_run,
         };
-        let mut reply = self
+        let reply = self
             .engine()
             .execute(request)
             .await
             .map_err(|error| Problem::from(error).trace(correlation))?;
-        if reply.answer.result.is_ok() {
-            return Ok(Sent { reply, correlation });
-        }
-        let answer = &mut reply.answer;
-        match std::mem::replace(&mut answer.result, Ok(Box::default())) {
-            Ok(_) => Ok(Sent { reply, correlation }),
-            Err(refusal) => {
-                let mut headers = HeaderMap::new();
-                if !terms.dry_run {
-                    headers = answer_headers(&reply.answer, reply.replayed);
-                }
-                let refused = Problem::refused(refusal).trace(correlation);
-                Err(headers
-                    .iter()
-                    .fold(refused, |problem, (name, value)| problem.header(name.clone(), value.clone())))
-            }
+        self.keep_answer(name, &reply.answer);
+        Sent::new(reply, correlation).or_refused(terms.dry_run)
+    }
+
+    /// The answer that was recorded for this request, where all nodes keep it. Whatever is in doubt there is the engine's to say.
+    async fn kept_answer(&self, name: Option<AnswerName>) -> Option<Answer> {
+        let kept = self.kept_answers()?.find(name?).await?;
+        let answer = kept::decode(self.engine().log_id(), &kept)?;
+        // A log that was put back to a copy of itself has lost what was answered after that.
+        let there = answer.token.position <= self.engine().durable(answer.token.shard);
+        there.then_some(answer)
+    }
+
+    fn keep_answer(&self, name: Option<AnswerName>, answer: &Answer) {
+        if let (Some(kept), Some(name)) = (self.kept_answers(), name)
+            && let Some(bytes) = kept::encode(answer)
+        {
+            kept.keep(name, &bytes);
         }
     }
 
     /// The answer to a command that nobody waits for the end of.
     pub(crate) fn answer(sent: Sent, status: StatusCode, terms: &Terms) -> Response {
         if terms.dry_run {
-            return planned(&sent.reply.planned);
+            return planned(&sent.planned);
         }
-        let headers = answer_headers(&sent.reply.answer, sent.reply.replayed);
+        let headers = answer_headers(&sent.answer, sent.replayed);
         json(
             status,
             headers,
-            with_failure_message(sent.reply.answer.result.unwrap_or_default(), terms.language),
+            with_failure_message(sent.answer.result.unwrap_or_default(), terms.language),
         )
     }
 
@@ -160,30 +214,28 @@ impl Api {
         let Ok(_waits) = self.waits().try_acquire() else {
             return Ok(Self::answer(sent, StatusCode::ACCEPTED, terms));
         };
-        let mut headers = answer_headers(&sent.reply.answer, sent.reply.replayed);
+        let mut headers = answer_headers(&sent.answer, sent.replayed);
         headers.insert(PREFERENCE_APPLIED, preference_applied(wait));
-        let (settled, versioned) = match self.settled(order, &sent.reply.latest, wait).await {
+        let latest = match sent.latest.clone() {
+            Some(latest) => Some(latest),
+            None => self.now_of(order, sent.correlation).await?,
+        };
+        let (settled, versioned) = match self.settled(order, latest.as_ref(), wait).await {
             Some(versioned) => (true, Some(versioned)),
-            None => (
-                false,
-                self.engine()
-                    .read(Kind::Order, order.uuid())
-                    .await
-                    .map_err(|error| Problem::from(error).trace(sent.correlation))?,
-            ),
+            None => (false, self.now_of(order, sent.correlation).await?),
         };
         let Some(versioned) = versioned else {
             return Ok(Self::answer(sent, StatusCode::ACCEPTED, terms));
         };
         headers.insert(ETAG, etag(versioned.version));
-        self.insert_tokens_of(&mut headers, sent.reply.answer.token, keys_of(order, &versioned.state));
+        self.insert_tokens_of(&mut headers, sent.answer.token, keys_of(order, &versioned.state));
         let status = if settled { StatusCode::OK } else { StatusCode::ACCEPTED };
         Ok(json(status, headers, shown(Kind::Order, order.uuid(), &versioned, terms.language)))
     }
 
     /// The answer to a command after what it led to elsewhere: a view that shows its tokens shows what has these keys as it is now.
     pub(crate) fn answer_for(&self, sent: Sent, status: StatusCode, terms: &Terms, keys: impl IntoIterator<Item = Uuid>) -> Response {
-        let own = sent.reply.answer.token;
+        let own = sent.answer.token;
         let mut response = Self::answer(sent, status, terms);
         self.insert_tokens_of(response.headers_mut(), own, keys);
         response
@@ -193,17 +245,44 @@ impl Api {
     fn insert_tokens_of(&self, headers: &mut HeaderMap, own: ConsistencyToken, keys: impl IntoIterator<Item = Uuid>) {
         let shards = self.engine().shards();
         let kept: BTreeSet<_> = keys.into_iter().map(|key| shards.of(key)).chain([own.shard]).collect();
-        let tokens: Vec<_> = kept.into_iter().map(|shard| self.durable().token(own, shard)).collect();
+        let tokens: Vec<_> = kept.into_iter().map(|shard| self.token(own, shard)).collect();
         insert_tokens(headers, &tokens);
     }
 
+    /// A view that shows this shows all of a shard that is durable now, as far as the engines have said. They say it before they answer.
+    ///
+    /// An order that was waited for has moved on since its command, often by another batch, and its goods and its buyer's balance may be
+    /// kept by other shards. A token of the command's own place would let the views show it as it was before.
+    fn token(&self, own: ConsistencyToken, shard: u16) -> ConsistencyToken {
+        let durable = self.engine().durable(shard);
+        let decided = if shard == own.shard { own.position } else { 0 };
+        ConsistencyToken {
+            shard,
+            position: durable.max(decided),
+            ..own
+        }
+    }
+
+    /// The order as it is.
+    async fn now_of(&self, order: OrderId, correlation: Uuid) -> Result<Option<Versioned>, Problem> {
+        let read = self.engine().read(Kind::Order, order.uuid()).await;
+        read.map_err(|error| Problem::from(error).trace(correlation))
+    }
+
     /// The order once it has settled, if that happens in time.
-    async fn settled(&self, order: OrderId, latest: &Versioned, wait: Duration) -> Option<Versioned> {
-        if settled(&latest.state) {
+    async fn settled(&self, order: OrderId, latest: Option<&Versioned>, wait: Duration) -> Option<Versioned> {
+        if let Some(latest) = latest.filter(|latest| Until::OrderSettled.holds()(&latest.state)) {
             return Some(latest.clone());
         }
-        let watch = self.engine().watch(Kind::Order, order.uuid(), settled);
+        let watch = self.engine().watch(Kind::Order, order.uuid(), Until::OrderSettled);
         tokio::time::timeout(wait, watch).await.ok()?.ok()
+    }
+}
+
+fn answer_name(keyed: &Idempotency) -> AnswerName {
+    AnswerName {
+        record: keyed.record.0,
+        fingerprint: keyed.fingerprint,
     }
 }
 
@@ -215,10 +294,6 @@ fn keys_of(order: OrderId, state: &State) -> Vec<Uuid> {
         keys.extend(order.lines().iter().map(|line| line.product.uuid()));
     }
     keys
-}
-
-fn settled(state: &State) -> bool {
-    matches!(state, State::Order(order) if order.settled())
 }
 
 /// An aggregate as it is, in the language of the request.

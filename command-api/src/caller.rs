@@ -43,6 +43,7 @@ impl FromRequestParts<Api> for Caller {
         api.verifier().verify(token).map(Self).map_err(|error| match error {
             TokenError::Invalid => Problem::of(&problem::INVALID_TOKEN),
             TokenError::Expired => Problem::of(&problem::EXPIRED_TOKEN),
+            TokenError::Unknown => Problem::of(&problem::UNAVAILABLE),
         })
     }
 }

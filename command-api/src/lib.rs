@@ -8,23 +8,29 @@ mod accounts;
 mod answer;
 mod body;
 mod caller;
-mod durable;
 mod edge;
 mod in_flight;
+mod kept;
 mod language;
+mod limits;
 mod openapi;
 mod ops;
 mod orders;
 mod passwords;
 mod problem;
 mod products;
+mod rate;
 mod represent;
 mod sessions;
+mod shared;
 mod slow_down;
 mod terms;
 mod tokens;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use aggregates::Currency;
 use axum::{
@@ -45,11 +51,13 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use crate::{
     accounts::{EnsureError, ensure_account},
-    durable::Durable,
+    limits::RateLimits,
+    rate::{Rate, RateError, Taken},
     represent::represent,
+    shared::{AnswerName, Asked, Failures, Hashed, KeptAnswers, SharedLimits},
     tokens::{Principal, TokenError, TokenSettings, TokenVerifier},
 };
-use crate::{edge::Meters, in_flight::InFlight, passwords::Passwords, problem::Problem, slow_down::SlowDown};
+use crate::{edge::Meters, in_flight::InFlight, limits::Limited, passwords::Passwords, problem::Problem, slow_down::SlowDown};
 
 /// How many questions to the views are asked at a time: they are operators' alone.
 const READS: usize = 4;
@@ -71,6 +79,8 @@ pub struct Settings {
     pub waits: usize,
     /// How long the payment provider may be silent before a person is asked to look: operators are told until when that is.
     pub stuck_after: Duration,
+    /// How many requests a client and an account may send.
+    pub rate_limits: RateLimits,
 }
 
 impl Default for Settings {
@@ -83,6 +93,7 @@ impl Default for Settings {
             passwords_waiting: 256,
             waits: 10_000,
             stuck_after: Duration::from_hours(24),
+            rate_limits: RateLimits::default(),
         }
     }
 }
@@ -95,7 +106,6 @@ pub struct Api {
 
 struct Shared {
     engine: Engine,
-    durable: Durable,
     vault: KeyVault,
     views: Arc<dyn Views>,
     /// Questions to the views under way; one more waits its turn.
@@ -104,28 +114,48 @@ struct Shared {
     verifier: TokenVerifier,
     passwords: Passwords,
     slow_down: SlowDown,
+    limited: Limited,
     in_flight: InFlight,
     waits: Semaphore,
+    /// What this node shares with others, if it does.
+    limits_of_all: OnceLock<Arc<dyn SharedLimits>>,
+    kept_answers: OnceLock<Arc<dyn KeptAnswers>>,
 }
 
 impl Api {
-    /// The API of this engine, which tells `durable` of its batches; personal data is sealed with the keys of this vault, and operators are
+    /// The API of this engine; personal data is sealed with the keys of this vault, and operators are
     /// shown what these views list.
-    pub fn new(engine: Engine, durable: Durable, vault: KeyVault, views: Arc<dyn Views>, settings: Settings) -> Self {
+    pub fn new(engine: Engine, vault: KeyVault, views: Arc<dyn Views>, settings: Settings) -> Self {
         let shared = Shared {
             verifier: TokenVerifier::new(vault.clone(), &settings.tokens),
             passwords: Passwords::new(settings.passwords_at_once.max(1), settings.passwords_waiting),
             slow_down: SlowDown::new(),
+            limited: Limited::new(settings.rate_limits),
+            limits_of_all: OnceLock::new(),
+            kept_answers: OnceLock::new(),
             in_flight: InFlight::new(),
             waits: Semaphore::new(settings.waits),
             engine,
-            durable,
             vault,
             views,
             reads: Arc::new(Semaphore::new(READS)),
             settings,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Counts requests and failed logins together with other nodes. Said once, before the API is served.
+    #[must_use]
+    pub fn with_shared_limits(self, limits: Arc<dyn SharedLimits>) -> Self {
+        let _ = self.shared.limits_of_all.set(limits);
+        self
+    }
+
+    /// Answers repeated requests from what all nodes keep, where that has the answer. Said once, before the API is served.
+    #[must_use]
+    pub fn with_kept_answers(self, answers: Arc<dyn KeptAnswers>) -> Self {
+        let _ = self.shared.kept_answers.set(answers);
+        self
     }
 
     /// Verifies access tokens; the query API shares it.
@@ -135,10 +165,6 @@ impl Api {
 
     fn engine(&self) -> &Engine {
         &self.shared.engine
-    }
-
-    fn durable(&self) -> &Durable {
-        &self.shared.durable
     }
 
     fn vault(&self) -> &KeyVault {
@@ -155,6 +181,18 @@ impl Api {
 
     fn slow_down(&self) -> &SlowDown {
         &self.shared.slow_down
+    }
+
+    fn limited(&self) -> &Limited {
+        &self.shared.limited
+    }
+
+    fn shared_limits(&self) -> Option<&Arc<dyn SharedLimits>> {
+        self.shared.limits_of_all.get()
+    }
+
+    fn kept_answers(&self) -> Option<&Arc<dyn KeptAnswers>> {
+        self.shared.kept_answers.get()
     }
 
     fn in_flight(&self) -> &InFlight {
@@ -197,6 +235,11 @@ pub fn router(api: Api) -> Router {
     let pages = SwaggerUi::new("/docs")
         .external_url_unchecked("/openapi.json", document)
         .config(config);
+    let router = if api.limited().any() {
+        router.layer(middleware::from_fn_with_state(api.clone(), limits::pass))
+    } else {
+        router
+    };
     router
         .layer(middleware::from_fn_with_state(meters, edge::pass))
         .with_state(api)

@@ -26,6 +26,8 @@ struct Call {
     refuses: &'static [u16],
 }
 
+/// Too many requests, where there are limits.
+const ANY_CALL: &[u16] = &[429];
 const READS_A_BODY: &[u16] = &[400, 408, 413, 415, 422, 500, 503];
 
 const CALLS: &[Call] = &[
@@ -202,7 +204,11 @@ pub(crate) fn describe(collected: &utoipa::openapi::OpenApi) -> Value {
     });
     document["components"]["schemas"]["Problem"] = problem_schema();
     document["components"]["schemas"]["DryRun"] = dry_run_schema();
-    for status in READS_A_BODY.iter().chain(CALLS.iter().flat_map(|call| call.refuses)) {
+    let refusals = READS_A_BODY
+        .iter()
+        .chain(ANY_CALL)
+        .chain(CALLS.iter().flat_map(|call| call.refuses));
+    for status in refusals {
         document["components"]["responses"][format!("Problem{status}")] = refusal(*status);
     }
     let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
@@ -280,7 +286,8 @@ fn complete_answers(operation: &mut Value, call: &Call) {
         let answer = responses.remove("200");
         responses.insert("200".to_owned(), or_dry_run(answer));
     }
-    for status in call.refuses.iter().chain(if reads { READS_A_BODY } else { &[] }) {
+    let of_body = if reads { READS_A_BODY } else { &[] };
+    for status in call.refuses.iter().chain(ANY_CALL).chain(of_body) {
         responses.insert(
             status.to_string(),
             json!({"$ref": format!("#/components/responses/Problem{status}")}),
@@ -355,6 +362,11 @@ fn refusal(status: u16) -> Value {
     });
     if matches!(status, 409 | 429 | 503) {
         response["headers"]["Retry-After"] = json!({"description": "Seconds, where a repeat helps.", "schema": {"type": "integer"}});
+    }
+    if status == 429 {
+        let text = |description: &str| json!({"description": description, "schema": {"type": "string"}});
+        response["headers"]["RateLimit-Policy"] = text("The limits: `q` requests in `w` seconds.");
+        response["headers"]["RateLimit"] = text("Of each limit: `r` requests are left, and all are in `t` seconds.");
     }
     response
 }

@@ -6,7 +6,7 @@ use aggregates::{
     order::{MOST_LINES, Placed},
 };
 use axum::{extract::State as Of, response::Response};
-use engine::{Actor, Versioned};
+use engine::{Actor, Until, Versioned};
 use serde::{Deserialize, Serialize};
 use std::{str::FromStr, sync::Arc, time::Duration};
 use utoipa::ToSchema;
@@ -330,8 +330,7 @@ impl Api {
     /// Waits a moment for an order that was just placed, and whose goods other shards keep, to be ready to be paid.
     async fn goods_are_promised(&self, order: OrderId, known: &Order) {
         if waits_for_goods(known) {
-            let ready = |state: &State| !matches!(state, State::Order(order) if waits_for_goods(order));
-            let watch = self.engine().watch(Kind::Order, order.uuid(), ready);
+            let watch = self.engine().watch(Kind::Order, order.uuid(), Until::GoodsPromised);
             // In vain, it is the order's to say that it cannot be paid yet.
             let _ = tokio::time::timeout(GOODS_ARE_PROMISED_WITHIN, watch).await;
         }

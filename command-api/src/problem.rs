@@ -115,6 +115,7 @@ registry! {
     WRONG_AGGREGATE = 422 "wrong-aggregate", "처리할 수 없는 명령입니다", "This cannot be asked of it";
     IDEMPOTENCY_KEY_REUSED = 422 "idempotency-key-reused", "다른 요청에 사용된 Idempotency-Key입니다", "This idempotency key was used for another request";
 
+    TOO_MANY_REQUESTS = 429 "too-many-requests", "요청이 너무 많습니다. 잠시 후 다시 시도해 주세요", "Too many requests: try again later";
     TOO_MANY_LOGINS = 429 "too-many-failed-logins", "로그인 실패가 너무 많습니다. 잠시 후 다시 시도해 주세요", "Too many failed logins: try again later";
 
     // Ours.
@@ -304,6 +305,10 @@ impl From<EngineError> for Problem {
             EngineError::Overloaded => Self::of(&OVERLOADED),
             // What exactly fails is for the operator; the engine has logged it.
             EngineError::Unavailable(_) => Self::of(&UNAVAILABLE),
+            EngineError::NoAnswer(_) => Self::with(
+                &UNAVAILABLE,
+                "whether this was done is not known yet: send it again, with the same Idempotency-Key if it had one",
+            ),
             EngineError::Parked(id) => Self::with(&SET_ASIDE, format!("this request could not be processed; it is set aside as {id}")),
             EngineError::Stopping => Self::of(&STOPPING).header(RETRY_AFTER, HeaderValue::from_static("5")),
         }

@@ -19,8 +19,9 @@ use crate::{
     answer::json,
     body::Body,
     caller::Client,
+    limits::whole_seconds,
     problem::{self, Problem},
-    slow_down::{FREE_PER_ADDRESS, Suspect},
+    slow_down::{FREE_PER_ADDRESS, Suspect, WINDOW},
     terms::Terms,
     tokens::{self, RefreshToken},
 };
@@ -77,18 +78,18 @@ pub(crate) async fn log_in(
     let suspects: Vec<_> = std::iter::once(Suspect::Address(index))
         .chain(client.map(Suspect::client))
         .collect();
-    api.not_too_soon(&suspects)?;
+    api.not_too_soon(&suspects).await?;
     let turn = api.passwords().turn().await?;
     // Others may have failed while this one waited.
-    api.not_too_soon(&suspects)?;
+    api.not_too_soon(&suspects).await?;
     let known = api.known(EmailIndex::new(index)).await?;
     let (principal, hash) = known.unzip();
     let right = turn.verify(body.password, hash).await?;
     let Some(principal) = principal.filter(|_| right) else {
-        api.slow_down().failed(&suspects, Instant::now());
+        api.failed(&suspects).await;
         return Err(Problem::of(&problem::INVALID_CREDENTIALS));
     };
-    api.slow_down().succeeded(&suspects);
+    api.succeeded(&suspects).await;
     api.start_session(principal, &terms).await
 }
 
@@ -152,17 +153,37 @@ fn new_token(session: SessionId) -> Result<RefreshToken, Problem> {
 
 impl Api {
     /// Turns away whoever failed too often.
-    fn not_too_soon(&self, suspects: &[Suspect]) -> Result<(), Problem> {
-        let Some(wait) = self.slow_down().wait(suspects, Instant::now()) else {
+    async fn not_too_soon(&self, suspects: &[Suspect]) -> Result<(), Problem> {
+        let shared = self.shared_limits().map(|shared| &**shared);
+        let Some(wait) = self.slow_down().wait_of_all(suspects, self.vault(), shared).await else {
             return Ok(());
         };
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let seconds = whole_seconds(wait);
         let value = |text: String| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("60"));
         let problem = Problem::of(&problem::TOO_MANY_LOGINS)
             .header(RETRY_AFTER, value(seconds.to_string()))
             .header("ratelimit-policy", value(format!("\"login\";q={FREE_PER_ADDRESS};w=900")))
             .header("ratelimit", value(format!("\"login\";r=0;t={seconds}")));
         Err(problem)
+    }
+
+    /// A login failed: here, and wherever nodes count together.
+    async fn failed(&self, suspects: &[Suspect]) {
+        self.slow_down().failed(suspects, Instant::now());
+        if let Some(shared) = self.shared_limits() {
+            let names: Vec<_> = suspects.iter().map(|suspect| suspect.hashed(self.vault())).collect();
+            shared.failed(&names, WINDOW).await;
+        }
+    }
+
+    /// They knew the password.
+    async fn succeeded(&self, suspects: &[Suspect]) {
+        self.slow_down().succeeded(suspects);
+        if let Some(shared) = self.shared_limits() {
+            for suspect in suspects.iter().filter(|suspect| matches!(suspect, Suspect::Address(_))) {
+                shared.succeeded(suspect.hashed(self.vault())).await;
+            }
+        }
     }
 
     /// Whose address it is, and their password's hash.

@@ -6,12 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use key_vault::KeyVault;
 use lru::LruCache;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::{
+    rate::Doubts,
+    shared::{Hashed, SharedLimits},
+};
+
 /// Failures are forgotten when there was none for so long.
-const WINDOW: Duration = Duration::from_mins(15);
+pub(crate) const WINDOW: Duration = Duration::from_mins(15);
 /// Nobody waits longer than this for the next try: an address is slowed, never locked.
 const LONGEST: Duration = Duration::from_mins(1);
 /// How many addresses and clients are remembered. Each costs a guess of a password, so nobody is pushed out quickly.
@@ -43,6 +49,15 @@ impl Suspect {
         })
     }
 
+    /// Under what other nodes know them.
+    pub(crate) fn hashed(self, vault: &KeyVault) -> Hashed {
+        match self {
+            Self::Address(index) => vault.fingerprint(&[b"suspect by address", index.as_bytes()]),
+            Self::Client(IpAddr::V4(address)) => vault.fingerprint(&[b"suspect by client", &address.octets()]),
+            Self::Client(IpAddr::V6(address)) => vault.fingerprint(&[b"suspect by client", &address.octets()]),
+        }
+    }
+
     const fn free(self) -> u32 {
         match self {
             Self::Address(_) => FREE_PER_ADDRESS,
@@ -59,12 +74,14 @@ struct Failures {
 /// The failed logins of the last while.
 pub(crate) struct SlowDown {
     failures: Mutex<LruCache<Suspect, Failures>>,
+    doubts: Doubts,
 }
 
 impl SlowDown {
     pub(crate) fn new() -> Self {
         Self {
             failures: Mutex::new(LruCache::new(REMEMBERED)),
+            doubts: Doubts::new(),
         }
     }
 
@@ -75,6 +92,23 @@ impl SlowDown {
             .iter()
             .filter_map(|suspect| failures.peek(suspect)?.wait(suspect.free(), now))
             .max()
+    }
+
+    /// The same where nodes count together: what this node knows, and what all know, of which nobody waits longer than the rule says.
+    pub(crate) async fn wait_of_all(&self, suspects: &[Suspect], vault: &KeyVault, shared: Option<&dyn SharedLimits>) -> Option<Duration> {
+        let here = self.wait(suspects, Instant::now());
+        let (None, Some(shared)) = (here, shared) else { return here };
+        let names: Vec<_> = suspects.iter().map(|suspect| suspect.hashed(vault)).collect();
+        let known = shared.failures(&names).await?;
+        let now = Instant::now();
+        let wait = |((suspect, name), known): ((&Suspect, &Hashed), crate::Failures)| {
+            let Some(wait) = left(known.count, known.since, suspect.free()) else {
+                self.doubts.clear(*name);
+                return None;
+            };
+            self.doubts.believe(*name, now, LONGEST).then_some(wait)
+        };
+        suspects.iter().zip(&names).zip(known).filter_map(wait).max()
     }
 
     /// Another failure.
@@ -101,11 +135,15 @@ impl SlowDown {
 
 impl Failures {
     fn wait(&self, free: u32, now: Instant) -> Option<Duration> {
-        let since = now.duration_since(self.last);
-        let over = self.count.checked_sub(free).filter(|_| since <= WINDOW)?;
-        let delay = Duration::from_secs(1 << over.min(6)).min(LONGEST);
-        delay.checked_sub(since).filter(|left| !left.is_zero())
+        left(self.count, now.duration_since(self.last), free)
     }
+}
+
+/// What is left of the wait after so many failures, of which so many were free.
+fn left(count: u32, since: Duration, free: u32) -> Option<Duration> {
+    let over = count.checked_sub(free).filter(|_| since <= WINDOW)?;
+    let delay = Duration::from_secs(1 << over.min(6)).min(LONGEST);
+    delay.checked_sub(since).filter(|left| !left.is_zero())
 }
 
 #[cfg(test)]

@@ -63,6 +63,9 @@ pub enum TokenError {
     /// It was one.
     #[error("this access token has expired")]
     Expired,
+    /// The keys could not be looked at for too long: it may be one, and later that can be told.
+    #[error("whether this access token is valid cannot be told now")]
+    Unknown,
 }
 
 const TYPE: &str = "at+jwt";
@@ -138,13 +141,15 @@ impl TokenVerifier {
         let hash = *blake3::hash(token.as_bytes()).as_bytes();
         let stripe = &self.shared.verified[usize::from(hash[0]) % STRIPES];
         let known = stripe.lock().get(&hash).cloned();
-        // The keys may have been rotated since.
+        // The keys may have been rotated or removed since.
         let known = known.filter(|known| self.shared.vault.knows_token_key(&known.kid));
         let remembered = known.is_some();
         let examined = match known {
             Some(known) => known,
-            None => self.examine(token).inspect_err(|_| {
-                stripe.lock().pop(&hash);
+            None => self.examine(token).inspect_err(|error| {
+                if *error != TokenError::Unknown {
+                    stripe.lock().pop(&hash);
+                }
             })?,
         };
         if now >= examined.until {
@@ -165,8 +170,8 @@ impl TokenVerifier {
             return Err(TokenError::Invalid);
         }
         let kid = header.kid.ok_or(TokenError::Invalid)?;
-        let keys = self.shared.vault.token_keys_for(&kid);
-        let key = keys.find(&kid).ok_or(TokenError::Invalid)?;
+        let key = self.shared.vault.token_key(&kid).map_err(|_| TokenError::Unknown)?;
+        let key = key.ok_or(TokenError::Invalid)?;
         let key = DecodingKey::from_ed_der(key.public_bytes());
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &self.shared.validation)
             .map_err(|_| TokenError::Invalid)?

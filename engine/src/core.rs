@@ -45,6 +45,9 @@ pub struct CoreSettings {
     pub time_zone: jiff::tz::TimeZone,
     /// How many shards the log has.
     pub shards: Shards,
+    /// Whether what is known of aggregates that other shards keep is read anew in each turn: so it has to be where nobody in this process
+    /// says when they change.
+    pub others_read_anew: bool,
     /// How an aggregate is shown in an answer.
     pub represent: Represent,
     /// How many aggregates are kept in memory.
@@ -62,6 +65,7 @@ impl CoreSettings {
             processes,
             time_zone,
             shards: Shards::ONE,
+            others_read_anew: false,
             represent,
             cache: 50_000,
             cascade: 1_024,
@@ -165,6 +169,8 @@ pub struct Core<T> {
     reader: Box<dyn LogReader>,
     states: Cache<(Kind, Uuid), State>,
     purchases: Cache<Uuid, Arc<Purchase>>,
+    /// Which of the states other shards keep, as long as they are read anew in each turn.
+    foreign: Vec<(Kind, Uuid)>,
     /// Where the log stands durably.
     durable: Head,
     open: Open<T>,
@@ -218,6 +224,7 @@ impl<T> Core<T> {
         let mut core = Self {
             states: Cache::new(settings.cache),
             purchases: Cache::new(settings.cache),
+            foreign: Vec::new(),
             open: Open::after(&head),
             committing: None,
             fresh_records: FxHashMap::default(),
@@ -255,6 +262,9 @@ impl<T> Core<T> {
         self.turn += 1;
         // Recorded time never goes back.
         self.now = now.max(self.now);
+        for key in self.foreign.drain(..) {
+            self.states.forget(&key);
+        }
         let mut outputs = Vec::new();
         for input in inputs {
             self.accept(input, &mut outputs);

@@ -7,6 +7,7 @@ mod cache;
 mod core;
 mod message;
 mod numbers;
+mod question;
 mod request;
 mod shell;
 mod stored;
@@ -14,5 +15,8 @@ mod stored;
 pub use core::{Core, CoreSettings, Input, Outcome, Output, Response};
 pub use event_store::{ConsistencyToken, Shards, Unparking};
 pub use message::Message;
-pub use request::{Actor, Answer, Cause, EngineError, Idempotency, Planned, Reply, Represent, Request, SetAside, Unpark, Versioned};
-pub use shell::{Engine, EngineSettings, InProcess, Inboxes, Load, Running, Subscriber, Transport, after_doubt};
+pub use question::Question;
+pub use request::{Actor, Answer, Cause, EngineError, Idempotency, Planned, Reply, Represent, Request, SetAside, Unpark, Until, Versioned};
+pub use shell::{
+    Answering, Elsewhere, Engine, EngineSettings, Engines, InProcess, Inboxes, Load, Running, Subscriber, Transport, after_doubt,
+};

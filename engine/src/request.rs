@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use aggregates::{AccountId, Command, Kind, OrderId, Refusal, State, Timestamp};
+use aggregates::{AccountId, Command, Kind, OrderId, OrderStatus, Refusal, State, Timestamp};
 use event_store::{ConsistencyToken, Fingerprint, RecordKey, Unparking};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// A command from outside, with everything that the engine must know about its sender.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
     /// What is asked of which aggregate.
     pub command: Command,
@@ -68,7 +68,7 @@ pub struct Cause {
 }
 
 /// A request's idempotency key, its scope and its body, as hashes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Idempotency {
     /// As the sender wrote it: it goes into the metadata of the events.
     pub key: String,
@@ -115,7 +115,7 @@ pub struct Reply {
 }
 
 /// An event that a dry run would record.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Planned {
     /// The aggregate's or process's stored name.
@@ -131,7 +131,7 @@ pub struct Planned {
 }
 
 /// An input that was set aside, because it could not be processed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {
     /// Names it.
     pub id: Uuid,
@@ -154,8 +154,31 @@ impl SetAside {
     }
 }
 
+/// What an aggregate is waited for to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Until {
+    /// Something has happened to it.
+    Exists,
+    /// It is an order that has come to its end, or waits for its buyer or for a person.
+    OrderSettled,
+    /// It is no order that waits for its goods.
+    GoodsPromised,
+}
+
+impl Until {
+    /// Whether an aggregate to which something has happened is so.
+    pub fn holds(self) -> fn(&State) -> bool {
+        match self {
+            Self::Exists => |_| true,
+            Self::OrderSettled => |state| matches!(state, State::Order(order) if order.settled()),
+            Self::GoodsPromised => |state| !matches!(state, State::Order(order) if order.status() == OrderStatus::Placed),
+        }
+    }
+}
+
 /// What an operator decides about an input that was set aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unpark {
     /// The input.
     pub id: Uuid,
@@ -165,8 +188,8 @@ pub struct Unpark {
     pub by: Actor,
 }
 
-/// Why the engine gives no answer. None of these is recorded, so the same request may be sent again.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why the engine gives no answer. The same request may be sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum EngineError {
     /// The key was used for another body.
     #[error("this idempotency key was used for another request")]
@@ -183,6 +206,9 @@ pub enum EngineError {
     /// The engine is stopping, or has been taken over.
     #[error("the engine is stopping")]
     Stopping,
+    /// The engine of the shard is in another process, and has not answered in time: whether the request was recorded is not known.
+    #[error("the engine of shard {0} has not answered in time: whether this was done is not known")]
+    NoAnswer(u16),
 }
 
 impl EngineError {
@@ -194,6 +220,7 @@ impl EngineError {
             Self::Unavailable(_) => "unavailable",
             Self::Parked(_) => "parked",
             Self::Stopping => "stopping",
+            Self::NoAnswer(_) => "no-answer",
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The shell around the cores: threads, the store, the provider's client, the clock, and the way from shard to shard.
 //!
-//! One thread runs the core of each shard, another writes the batches of all, so that one batch is decided while the one before it is made
-//! durable.
+//! One thread runs the core of each shard, another writes the batches of all that were started together, so that one batch is decided while
+//! the one before it is made durable. A process holds all shards of a log, some that come and go, or none: then it asks the others.
 
 mod clock;
+mod elsewhere;
 mod provider;
+mod start;
 mod traced;
 mod transport;
 mod worker;
@@ -12,32 +14,27 @@ mod writing;
 
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc,
+        atomic::{AtomicUsize, Ordering},
     },
-    thread,
     time::Duration,
 };
 
-use aggregates::{Class, Kind, Recorded, Refusal, State, Timestamp};
-use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, Shards, StoreError};
+use aggregates::{Class, Kind, Recorded, Refusal, Timestamp};
+use event_store::{RecordKey, Shards};
 use parking_lot::Mutex;
-use payment_gateway::PaymentGateway;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use crate::{Core, CoreSettings, EngineError, Input, Reply, Request, Response, SetAside, Unpark, Versioned};
-use clock::{Clock, now};
-use provider::Caller;
-use traced::{Traced, Traces};
+use crate::{CoreSettings, EngineError, Idempotency, Input, Question, Reply, Request, Response, SetAside, Unpark, Until, Versioned};
+use clock::Clock;
+pub use elsewhere::{Answering, Elsewhere};
+pub use start::{Engines, Running};
+use traced::Traced;
 pub use transport::{InProcess, Inboxes, Transport};
-use worker::{Meters, Worker};
 pub use writing::after_doubt;
-use writing::{Taken, write_batches};
 
 /// Called with events right after they became durable, those of a shard in order. Must not block.
 pub type Subscriber = Box<dyn Fn(&Arc<[Recorded]>) + Send + Sync>;
@@ -58,6 +55,8 @@ pub struct EngineSettings {
     pub calls: usize,
     /// Takes messages from shard to shard.
     pub transport: Arc<dyn Transport>,
+    /// Asks the engines of shards that are not in this process; none where all are.
+    pub elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
 impl EngineSettings {
@@ -71,6 +70,7 @@ impl EngineSettings {
             watchers: 16_384,
             calls: 2_048,
             transport: Arc::new(InProcess),
+            elsewhere: None,
         }
     }
 }
@@ -97,32 +97,22 @@ pub struct Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine")
-            .field("log_id", &self.shared.log_id)
-            .finish_non_exhaustive()
+        f.debug_struct("Engine").field("log_id", &self.log_id()).finish_non_exhaustive()
     }
 }
 
 struct Shared {
     shards: Shards,
     inboxes: Inboxes,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
     waiting: Arc<AtomicUsize>,
     watching: Arc<AtomicUsize>,
     /// What each shard's engine is owed an answer to.
     unanswered: Box<[AtomicUsize]>,
-    stopping: AtomicBool,
     queue: usize,
     watchers: usize,
-    log_id: Uuid,
     clock: Mutex<Clock>,
-    ended: watch::Receiver<Option<String>>,
-}
-
-/// An engine that runs; ends it in order.
-#[derive(Debug)]
-pub struct Running {
-    engine: Engine,
-    threads: Vec<thread::JoinHandle<()>>,
+    ended: watch::Sender<Option<String>>,
 }
 
 /// Counts itself while it lives.
@@ -166,106 +156,31 @@ impl Drop for Counted {
 /// With more calls of the provider and messages to other shards than this without an answer, new requests are turned away.
 const MOST_UNANSWERED: usize = 20_000;
 
-/// What a shard's thread is made of.
-struct Shard {
-    head: Head,
-    core: Core<Ticket>,
-    messages: mpsc::Receiver<Post>,
-}
-
 impl Engine {
-    /// Takes the log's shards over and begins to work. Provider calls run on `runtime`.
-    ///
-    /// # Errors
-    /// The log cannot be read, is damaged, is held by another process, or has another number of shards.
-    pub fn start(
-        store: &Arc<dyn EventStore>,
-        gateway: Arc<dyn PaymentGateway>,
-        settings: EngineSettings,
-        subscribers: Vec<Subscriber>,
-        runtime: tokio::runtime::Handle,
-    ) -> Result<Running, StoreError> {
-        let EngineSettings {
-            core: core_settings,
-            instance,
-            payment_timeout: timeout,
-            queue,
-            watchers,
-            calls,
-            transport,
-        } = settings;
+    /// The handle of a process that holds no shard of this log, and asks the others.
+    pub fn asking(shards: Shards, log_id: Uuid, settings: &EngineSettings) -> Self {
+        let engine = Self::of(shards, settings);
+        engine.shared.inboxes.learn_log_id(log_id);
+        engine
+    }
+
+    fn of(shards: Shards, settings: &EngineSettings) -> Self {
         for full in [QUEUE, WATCHERS, UNANSWERED] {
             metrics::counter!("jangbu_engine_rejected_total", "full" => full).increment(0);
         }
-        provider::begin_to_count();
-        let mut writer = store.writer()?;
-        let shards = found(writer.as_mut(), core_settings.shards)?;
-        let mut taken = Vec::new();
-        let mut parts = Vec::new();
-        for shard in shards.all() {
-            let head = writer.take(shard, instance, now().micros())?;
-            let (inbox, messages) = mpsc::channel();
-            taken.push(Taken {
-                shard,
-                epoch: head.epoch,
-                inbox,
-            });
-            let core = Core::new(head.clone(), store.reader()?, core_settings.clone())?;
-            parts.push(Shard { head, core, messages });
-        }
-        let (ended_sender, ended) = watch::channel(None);
-        let newest = parts.iter().map(|shard| shard.head.recorded_at).max().unwrap_or_default();
-        let shared = Arc::new(Shared {
+        let shared = Shared {
             shards,
-            inboxes: Inboxes::new(taken.iter().map(|taken| taken.inbox.clone()).collect()),
+            inboxes: Inboxes::new(shards),
+            elsewhere: settings.elsewhere.clone(),
             waiting: Arc::default(),
             watching: Arc::default(),
-            unanswered: parts.iter().map(|_| AtomicUsize::new(0)).collect(),
-            stopping: AtomicBool::new(false),
-            queue,
-            watchers,
-            log_id: parts.first().map_or(Uuid::nil(), |shard| shard.head.log_id),
-            clock: Mutex::new(Clock::from(Timestamp::from_micros(newest))),
-            ended,
-        });
-        let (batches, batches_to_write) = mpsc::channel();
-        let store_thread = start_writing(writer, store.reader()?, taken, batches_to_write)?;
-        let caller = Caller {
-            gateway,
-            timeout,
-            permits: Arc::new(Semaphore::new(calls)),
-            runtime,
+            unanswered: shards.all().map(|_| AtomicUsize::new(0)).collect(),
+            queue: settings.queue,
+            watchers: settings.watchers,
+            clock: Mutex::new(Clock::from(clock::now())),
+            ended: watch::Sender::new(None),
         };
-        let subscribers: Arc<[Subscriber]> = subscribers.into();
-        let mut running = Running {
-            engine: Self {
-                shared: Arc::clone(&shared),
-            },
-            threads: Vec::new(),
-        };
-        for Shard { head, core, messages } in parts {
-            let worker = Worker {
-                shard: head.shard,
-                core,
-                shared: Arc::clone(&shared),
-                caller: caller.clone(),
-                transport: Arc::clone(&transport),
-                subscribers: Arc::clone(&subscribers),
-                batches: batches.clone(),
-                ended: ended_sender.clone(),
-                meters: Meters::new(),
-                traces: Traces::default(),
-                under_way: None,
-                durable: None,
-            };
-            let thread = thread::Builder::new().name(format!("engine-{}", head.shard));
-            running
-                .threads
-                .push(thread.spawn(move || worker.run_to_its_end(&messages)).map_err(no_thread)?);
-        }
-        // It ends when the last of those does who give it batches.
-        running.threads.push(store_thread);
-        Ok(running)
+        Self { shared: Arc::new(shared) }
     }
 
     /// Decides a command, and answers when everything that the answer stands on is durable.
@@ -280,6 +195,9 @@ impl Engine {
     }
 
     async fn execute_in(&self, shard: u16, mut request: Request, traced: Option<Box<Traced>>) -> Result<Reply, EngineError> {
+        if self.shared.elsewhere.is_some() && request.idempotency.is_none() && !request.dry_run {
+            request.idempotency = Some(asked_once());
+        }
         let place = Counted::below(&self.shared.waiting, self.shared.queue, QUEUE)?;
         if self.unanswered(shard) > MOST_UNANSWERED {
             return Err(turned_away(UNANSWERED));
@@ -288,8 +206,7 @@ impl Engine {
             // What is recorded says where in the trace it belongs.
             request.cause.traceparent = Some(traced.traceparent().to_owned());
         }
-        let input = |ticket| Input::Command(ticket, Box::new(request));
-        match self.ask_traced(shard, Some(place), traced, input).await? {
+        match self.ask(shard, Some(place), traced, Question::Command(Box::new(request))).await? {
             Response::Reply(reply) => Ok(*reply),
             _ => Err(other_answer()),
         }
@@ -303,7 +220,7 @@ impl Engine {
         let mut all = Vec::new();
         for shard in self.shared.shards.all() {
             let place = Counted::below(&self.shared.waiting, self.shared.queue, QUEUE)?;
-            match self.ask(shard, Some(place), |ticket| Input::Parked(ticket, limit)).await? {
+            match self.ask(shard, Some(place), None, Question::Parked(limit)).await? {
                 Response::Parked(parked) => all.extend(parked),
                 _ => return Err(other_answer()),
             }
@@ -322,7 +239,7 @@ impl Engine {
         // One of the shards knows it.
         for shard in self.shared.shards.all() {
             let place = Counted::below(&self.shared.waiting, self.shared.queue, QUEUE)?;
-            match self.ask(shard, Some(place), |ticket| Input::Unpark(ticket, unpark)).await? {
+            match self.ask(shard, Some(place), None, Question::Unpark(unpark)).await? {
                 Response::Unparked(Err(refusal)) if refusal.class == Class::Unknown => unknown = Ok(Err(refusal)),
                 Response::Unparked(done) => return Ok(done),
                 _ => return Err(other_answer()),
@@ -338,21 +255,27 @@ impl Engine {
     pub async fn read(&self, kind: Kind, id: Uuid) -> Result<Option<Versioned>, EngineError> {
         let place = Counted::below(&self.shared.waiting, self.shared.queue, QUEUE)?;
         let shard = self.shard_of(kind, id);
-        self.ask_for_state(shard, Some(place), |ticket| Input::Read(ticket, kind, id)).await
+        self.ask_for_state(shard, Some(place), Question::Read(kind, id)).await
     }
 
     /// Waits until the aggregate is as wanted: it is looked at now and after each change. Drop the future to stop waiting.
     ///
     /// # Errors
     /// [`EngineError`]: too many are waiting, or the engine is stopping.
-    pub async fn watch(&self, kind: Kind, id: Uuid, until: fn(&State) -> bool) -> Result<Versioned, EngineError> {
+    pub async fn watch(&self, kind: Kind, id: Uuid, until: Until) -> Result<Versioned, EngineError> {
         // Who stops waiting makes room at once; the core forgets them a little later.
         let _place = Counted::below(&self.shared.watching, self.shared.watchers, WATCHERS)?;
         let shard = self.shard_of(kind, id);
-        let state = self
-            .ask_for_state(shard, None, |ticket| Input::Watch(ticket, kind, id, until))
-            .await?;
+        let state = self.ask_for_state(shard, None, Question::Watch(kind, id, until)).await?;
         state.ok_or(EngineError::Stopping)
+    }
+
+    /// Asks a shard's engine for nothing, to hear that it is there.
+    ///
+    /// # Errors
+    /// [`EngineError`]: it is not, or cannot read the log.
+    pub async fn is_answered_by(&self, shard: u16) -> Result<(), EngineError> {
+        self.ask(shard, None, None, Question::Parked(0)).await.map(drop)
     }
 
     /// The engine's clock: what is decided later is not decided at an earlier time, also when the system's clock is set back.
@@ -360,14 +283,14 @@ impl Engine {
         self.shared.clock.lock().now()
     }
 
-    /// Which log it writes.
+    /// Which log it writes; nil before this process knows, which is when it has taken its first shard.
     pub fn log_id(&self) -> Uuid {
-        self.shared.log_id
+        self.shared.inboxes.log_id()
     }
 
-    /// Why it ended by itself, once it has: another writer took over, or the disk failed.
+    /// Why an engine that holds all shards ended by itself, once it has: another writer took over, or the disk failed.
     pub fn ended(&self) -> watch::Receiver<Option<String>> {
-        self.shared.ended.clone()
+        self.shared.ended.subscribe()
     }
 
     /// How much it has to do.
@@ -380,9 +303,36 @@ impl Engine {
         }
     }
 
+    /// The last position of a shard's log that this process knows to be durable: what it was answered stands at or before it.
+    pub fn durable(&self, shard: u16) -> u64 {
+        self.shared.inboxes.durable(shard)
+    }
+
     /// How many shards the log has.
     pub fn shards(&self) -> Shards {
         self.shared.shards
+    }
+
+    /// What is asked of a shard whose engine is in this process; none when it is not, or goes before it has answered.
+    pub async fn answer(&self, shard: u16, question: Question) -> Option<Result<Response, EngineError>> {
+        let answer = match question {
+            Question::Command(_) if self.unanswered(shard) > MOST_UNANSWERED => Err(turned_away(UNANSWERED)),
+            Question::Command(request) => {
+                let span = traced::span(&request, shard);
+                if let Some(traceparent) = &request.cause.traceparent {
+                    trace_context::continue_from(&span, traceparent);
+                }
+                let traced = Traced::begin(&span);
+                self.ask_here(shard, None, traced, Question::Command(request))
+                    .instrument(span)
+                    .await
+            }
+            question => self.ask_here(shard, None, None, question).await,
+        };
+        match answer {
+            Err(EngineError::Stopping) => None,
+            answer => Some(answer),
+        }
     }
 
     /// Where a transport delivers messages from other processes.
@@ -400,107 +350,73 @@ impl Engine {
         unanswered.map_or(0, |unanswered| unanswered.load(Ordering::Relaxed))
     }
 
-    async fn ask_for_state(
-        &self,
-        shard: u16,
-        place: Option<Counted>,
-        input: impl FnOnce(Ticket) -> Input<Ticket>,
-    ) -> Result<Option<Versioned>, EngineError> {
-        match self.ask(shard, place, input).await? {
+    async fn ask_for_state(&self, shard: u16, place: Option<Counted>, question: Question) -> Result<Option<Versioned>, EngineError> {
+        match self.ask(shard, place, None, question).await? {
             Response::State(state) => Ok(state),
             _ => Err(other_answer()),
         }
     }
 
-    async fn ask(&self, shard: u16, place: Option<Counted>, input: impl FnOnce(Ticket) -> Input<Ticket>) -> Result<Response, EngineError> {
-        self.ask_traced(shard, place, None, input).await
-    }
-
-    async fn ask_traced(
+    async fn ask(
         &self,
         shard: u16,
         place: Option<Counted>,
         traced: Option<Box<Traced>>,
-        input: impl FnOnce(Ticket) -> Input<Ticket>,
+        question: Question,
     ) -> Result<Response, EngineError> {
-        if self.shared.stopping.load(Ordering::Relaxed) {
-            return Err(EngineError::Stopping);
+        let Some(elsewhere) = &self.shared.elsewhere else {
+            return self.ask_here(shard, place, traced, question).await;
+        };
+        let inboxes = &self.shared.inboxes;
+        if inboxes.is_here(shard) {
+            match self.ask_here(shard, None, traced, question.clone()).await {
+                // It went to another process meanwhile. A command has a key, so that one does not decide it again.
+                Err(EngineError::Stopping) => {}
+                answer => return answer,
+            }
         }
+        let answer = elsewhere.ask(shard, question, inboxes).await;
+        drop(place);
+        answer
+    }
+
+    async fn ask_here(
+        &self,
+        shard: u16,
+        place: Option<Counted>,
+        traced: Option<Box<Traced>>,
+        question: Question,
+    ) -> Result<Response, EngineError> {
         let (sender, answer) = oneshot::channel();
         let ticket = Ticket {
             answer: sender,
             _place: place,
             traced,
         };
-        if !self.shared.inboxes.put(shard, input(ticket)) {
+        let input = match question {
+            Question::Command(request) => Input::Command(ticket, request),
+            Question::Read(kind, id) => Input::Read(ticket, kind, id),
+            Question::Watch(kind, id, until) => Input::Watch(ticket, kind, id, until.holds()),
+            Question::Parked(limit) => Input::Parked(ticket, limit),
+            Question::Unpark(unpark) => Input::Unpark(ticket, unpark),
+        };
+        if !self.shared.inboxes.put(shard, input) {
             return Err(EngineError::Stopping);
         }
         answer.await.map_err(|_| EngineError::Stopping)?
     }
 }
 
-impl Running {
-    /// The handle.
-    pub fn engine(&self) -> Engine {
-        self.engine.clone()
-    }
-
-    /// Takes nothing more, finishes what is begun, and ends. Calls of the provider stay owed. Blocks until all is durable.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.engine.shared.stopping.store(true, Ordering::Relaxed);
-        self.engine.shared.inboxes.stop();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the engine panicked");
-            }
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
+/// The key of a command that its sender gave none: it may be asked several times on its way to another process, and is decided once.
+fn asked_once() -> Idempotency {
+    let id = Uuid::now_v7();
+    Idempotency {
+        key: id.to_string(),
+        record: RecordKey(id.into_bytes()),
+        fingerprint: [0; 16],
     }
 }
 
 fn other_answer() -> EngineError {
     EngineError::Unavailable("another answer was expected".to_owned())
-}
-
-/// How many shards the log has, which is what the settings say.
-fn found(writer: &mut dyn LogWriter, wanted: Shards) -> Result<Shards, StoreError> {
-    let shards = writer.found(wanted)?;
-    if shards == wanted {
-        return Ok(shards);
-    }
-    Err(StoreError::Foreign(format!(
-        "this log was made with {shards} shards and keeps them; set JANGBU_SHARDS={shards}, or use another data directory for {wanted}"
-    )))
-}
-
-fn start_writing(
-    mut writer: Box<dyn LogWriter>,
-    reader: Box<dyn LogReader>,
-    shards: Vec<Taken>,
-    batches: mpsc::Receiver<Arc<Batch>>,
-) -> Result<thread::JoinHandle<()>, StoreError> {
-    let thread = thread::Builder::new().name("store".to_owned());
-    let spawned = thread.spawn(move || {
-        let write = AssertUnwindSafe(|| write_batches(writer.as_mut(), reader.as_ref(), &shards, &batches));
-        if catch_unwind(write).is_err() {
-            // Nobody knows what became of the batches: only a new start finds out.
-            for taken in &shards {
-                taken.tell(Err(CommitError::Disk("the store panicked".into())));
-            }
-        }
-    });
-    spawned.map_err(no_thread)
-}
-
-fn no_thread(error: std::io::Error) -> StoreError {
-    StoreError::Unavailable(Box::new(error))
 }

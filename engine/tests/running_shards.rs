@@ -94,16 +94,18 @@ fn confirmed(ends: &[(OrderId, OrderStatus, Option<FailureCode>)]) -> u64 {
 
 /// What is released after an order has ended may still be on its way.
 async fn nothing_reserved(shop: &Shop, number: u128) -> u64 {
-    let free = |state: &State| matches!(state, State::Inventory(inventory) if inventory.reserved() == 0);
-    let watch = shop.engine.watch(Kind::Inventory, product(number).uuid(), free);
-    let stock = tokio::time::timeout(Duration::from_secs(30), watch)
+    let free = async {
+        loop {
+            let stock = shop.engine.read(Kind::Inventory, product(number).uuid()).await.expect("an answer");
+            match stock.expect("a product").state {
+                State::Inventory(inventory) if inventory.reserved() == 0 => return inventory.on_hand(),
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), free)
         .await
         .expect("it is free in the end")
-        .expect("an answer");
-    let State::Inventory(inventory) = stock.state else {
-        panic!("not an inventory")
-    };
-    inventory.on_hand()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,18 +180,18 @@ impl Transport for Unreliable {
         match self.sent.fetch_add(1, Ordering::Relaxed) % 7 {
             0 => {}
             1 => {
-                here.deliver(message.clone());
-                here.deliver(message);
+                drop(here.deliver(message.clone()));
+                drop(here.deliver(message));
             }
             2 => {
                 let here = here.clone();
                 std::thread::spawn(move || {
                     // Long enough for others to overtake it.
                     std::thread::sleep(Duration::from_millis(50));
-                    here.deliver(message);
+                    drop(here.deliver(message));
                 });
             }
-            _ => here.deliver(message),
+            _ => drop(here.deliver(message)),
         }
     }
 }

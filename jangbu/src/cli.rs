@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use event_store_postgres::Roles;
 
 use crate::{
-    attack, bench, copies,
+    adopt, attack, bench, copies,
     failure::Failure,
     generate, health, places, serve,
     settings::{Flags, Settings},
@@ -39,6 +39,10 @@ enum Command {
     /// Works on the keys of a shop, also while it is served.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Works on what is published to Kafka.
+    #[cfg(feature = "kafka")]
+    #[command(subcommand)]
+    Relay(RelayCommand),
     /// Ends with 0 when the shop is ready, else with 1.
     Healthcheck(HealthcheckArgs),
     /// Measures a shop that is served, over real HTTP.
@@ -49,6 +53,10 @@ enum Command {
     Backup(BackupArgs),
     /// Makes a data directory from a backup.
     Restore(RestoreArgs),
+    /// Makes a log from the events of another program, which postgres-es has written into a database. That database is only read.
+    ///
+    /// The log is the one that the settings name, and has to be empty. Interrupted, it goes on when it is run again.
+    Adopt(adopt::AdoptArgs),
     /// Makes a data directory with the past of a shop in it, the same for the same seed: for trying out, and for measuring.
     ///
     /// The shop has several sellers, stock that runs out and comes in again, balances, cards of all kinds, and everything that goes wrong with
@@ -96,6 +104,23 @@ struct MigrateArgs {
     data: DataArgs,
 }
 
+#[cfg(feature = "kafka")]
+#[derive(Debug, Subcommand)]
+enum RelayCommand {
+    /// Has a shard's events published from behind a position on, also while a relay runs: after the log was put back to an older copy, or to
+    /// publish it once more from 0.
+    Move {
+        /// The shard.
+        #[arg(long, default_value_t = 0)]
+        shard: u16,
+        /// The last position that counts as published.
+        #[arg(long, value_name = "POSITION")]
+        to: u64,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 enum KeysCommand {
     /// Signs access tokens with a new key from now on. Nobody has to log in again: tokens of the key before it are still believed.
@@ -141,11 +166,16 @@ struct RestoreArgs {
 
 /// Does what the command line asks, and says how it ended.
 pub fn main() -> ExitCode {
+    main_with(std::env::args_os().collect())
+}
+
+/// The same for these arguments, of which the first is the program's name.
+pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     // Libraries bring two kinds of cryptography with them, and rustls takes neither by itself.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let Cli { config, command } = match Cli::try_parse() {
+    let Cli { config, command } = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() && attacks(std::env::args_os().skip(1)) => return unusable(&error),
+        Err(error) if error.use_stderr() && attacks(arguments.into_iter().skip(1)) => return unusable(&error),
         Err(error) => error.exit(),
     };
     match run(config.as_ref(), command) {
@@ -218,6 +248,8 @@ fn run(config: Option<&PathBuf>, command: Command) -> Result<(), Failure> {
             places::migrate(&Settings::read(&flags(data))?, &roles)
         }
         Command::Keys(KeysCommand::Rotate(data)) => places::rotate_keys(&Settings::read(&flags(data))?),
+        #[cfg(feature = "kafka")]
+        Command::Relay(RelayCommand::Move { shard, to, data }) => crate::kafka::move_checkpoint(&Settings::read(&flags(data))?, shard, to),
         Command::Healthcheck(HealthcheckArgs { listen, data }) => {
             let given = listen.is_some();
             health::check(&Settings::read(&Flags { listen, ..flags(data) })?, given)
@@ -225,6 +257,12 @@ fn run(config: Option<&PathBuf>, command: Command) -> Result<(), Failure> {
         Command::Bench(arguments) => serve::on_runtime(async { Ok(bench::run(arguments).await?) }),
         Command::Attack(arguments) => serve::on_runtime(async { verdict(attack::run(*arguments).await?) }),
         Command::Backup(BackupArgs { to, data }) => copies::backup(&Settings::read(&flags(data))?, &to),
+        Command::Adopt(arguments) => {
+            let data = DataArgs {
+                data: arguments.data.clone(),
+            };
+            adopt::run(&Settings::read(&flags(data))?, arguments)
+        }
         Command::Generate(arguments) => {
             let data = DataArgs {
                 data: arguments.data.clone(),

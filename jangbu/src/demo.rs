@@ -169,9 +169,13 @@ async fn deposit(engine: &Engine, account: AccountId) -> Result<(), String> {
     done(engine, request).await
 }
 
-async fn offer(engine: &Engine, seller: AccountId, product: DemoProduct) -> Result<(), String> {
+async fn is_offered(engine: &Engine, product: &DemoProduct) -> Result<bool, String> {
     let known = engine.read(Kind::Product, product.id).await.map_err(|error| error.to_string())?;
-    if known.is_some_and(|known| matches!(known.state, State::Product(_))) {
+    Ok(known.is_some_and(|known| matches!(known.state, State::Product(_))))
+}
+
+async fn offer(engine: &Engine, seller: AccountId, product: DemoProduct) -> Result<(), String> {
+    if is_offered(engine, &product).await? {
         return Ok(());
     }
     let text = |error: aggregates::TextError| error.to_string();
@@ -184,7 +188,12 @@ async fn offer(engine: &Engine, seller: AccountId, product: DemoProduct) -> Resu
         stock: product.stock,
         at: engine.now(),
     };
-    done(engine, request(Command::Product(ProductId::new(product.id), create))).await
+    let created = done(engine, request(Command::Product(ProductId::new(product.id), create))).await;
+    // Another process may have been quicker.
+    if created.is_err() && is_offered(engine, &product).await? {
+        return Ok(());
+    }
+    created
 }
 
 async fn done(engine: &Engine, request: Request) -> Result<(), String> {

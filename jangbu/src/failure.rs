@@ -7,6 +7,8 @@ use key_vault::VaultError;
 use payment_gateway_simulator::SimulatorError;
 use projections_sqlite::OpenError;
 
+use crate::adopt::ADOPTER;
+
 /// Why the program ends.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -76,6 +78,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Foreign(_) | StoreError::Corrupt(_) => Self::wrong(error),
+            StoreError::Held { holder, .. } if holder.contains(&ADOPTER.to_string()) => Self::failed(
+                "the log is not complete: `jangbu adopt` writes it, or was interrupted; run that again, and it goes on behind what is there",
+            ),
             StoreError::Held { holder, .. } => Self::failed(format_args!(
                 "the data directory is in use by another process ({holder}); stop that one first, or name another directory with --data"
             )),

@@ -58,8 +58,10 @@ pub(crate) enum Phase {
     Starting = 0,
     /// Answers them.
     Serving = 1,
+    /// Still, but whoever asks whether it is ready hears that it is not: what stands in front sends no more.
+    Draining = 2,
     /// Not any more.
-    Stopping = 2,
+    Stopping = 3,
 }
 
 /// What the server and those who watch it share.
@@ -76,6 +78,7 @@ impl Traffic {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Starting,
             1 => Phase::Serving,
+            2 => Phase::Draining,
             _ => Phase::Stopping,
         }
     }
@@ -318,12 +321,12 @@ async fn answer(
     // Counted before the phase is looked at: whoever stops the shop sets the phase and then waits for the count.
     let answering = Answering::begin(&traffic);
     let phase = traffic.phase();
-    if phase != Phase::Serving {
+    if !matches!(phase, Phase::Serving | Phase::Draining) {
         return Ok(come_back(phase, request.headers()));
     }
     let Ok(mut response) = router.call(request).await;
     drop(answering);
-    if traffic.phase() == Phase::Stopping {
+    if matches!(traffic.phase(), Phase::Draining | Phase::Stopping) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -335,7 +338,7 @@ fn is_always_answered(path: &str) -> bool {
 }
 
 /// A problem as the API writes them, which is not asked before the shop is open or after it has closed.
-fn come_back(phase: Phase, headers: &HeaderMap) -> Response<Body> {
+pub(crate) fn come_back(phase: Phase, headers: &HeaderMap) -> Response<Body> {
     let language = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
     let korean = language.is_none_or(|language| language.contains("ko") || language.trim() == "*");
     let (code, title) = match (phase, korean) {

@@ -2,6 +2,7 @@
 //!
 //! It turns the libraries beside it into processes, and is the only one that reads settings. It decides nothing about the shop.
 
+mod adopt;
 mod attack;
 pub mod bench;
 mod cli;
@@ -12,6 +13,7 @@ mod failure;
 pub mod generate;
 mod health;
 mod http_server;
+mod kafka;
 mod places;
 mod root_page;
 mod serve;
@@ -19,4 +21,4 @@ mod settings;
 mod simulator;
 mod telemetry;
 
-pub use cli::main;
+pub use cli::{main, main_with};

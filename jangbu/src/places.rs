@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     failure::Failure,
     serve::{ADDRESS, publish},
-    settings::{KeysPlace, Place, Settings},
+    settings::{KeysPlace, Place, Role, Settings},
 };
 
 /// The file that names the data directory itself, so that its process takes its shards back at once.
@@ -29,32 +29,34 @@ const INDEX: &str = "index";
 /// How often a process that stands by asks whether it may take over.
 const STAND_BY: Duration = Duration::from_millis(500);
 
-/// What the settings name, opened.
-pub(crate) struct Places {
+/// The log that the settings name, opened for this process.
+pub(crate) struct Log {
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) shards: Shards,
     /// Where the log of each ends.
     pub(crate) heads: Vec<u64>,
-    pub(crate) vault: KeyVault,
-    pub(crate) views: Arc<dyn Views>,
-    pub(crate) views_writer: Box<dyn ViewsWriter>,
     pub(crate) instance: Uuid,
     /// This process's alone, where no log holds it already.
     pub(crate) directory: Option<DirectoryLock>,
 }
 
-impl Places {
-    /// Opens all, once no other process holds the log: one that is started beside it stands by, and takes over when the other goes.
-    pub(crate) fn open_when_free(settings: &Settings) -> Result<Self, Failure> {
-        Self::opened(settings, true)
+/// Told what a process waits for before it can begin.
+pub(crate) type Waiting<'a> = &'a dyn Fn(&str);
+
+impl Log {
+    /// Opens it. A process that is to have all shards by itself stands by while another one holds them, and goes on when that one goes.
+    pub(crate) fn open_when_free(settings: &Settings, waiting: Waiting<'_>) -> Result<Self, Failure> {
+        Self::opened(settings, Some(waiting))
     }
 
     pub(crate) fn open(settings: &Settings) -> Result<Self, Failure> {
-        Self::opened(settings, false)
+        Self::opened(settings, None)
     }
 
-    fn opened(settings: &Settings, wait: bool) -> Result<Self, Failure> {
+    fn opened(settings: &Settings, waiting: Option<Waiting<'_>>) -> Result<Self, Failure> {
         let data = &settings.data;
+        // Who only reads it may have a role that may do no more.
+        let writes = matches!(settings.role, Role::All | Role::Engine);
         let (store, directory): (Arc<dyn EventStore>, _) = match &settings.store {
             Place::Sqlite => {
                 refuse_foreign(data)?;
@@ -62,7 +64,12 @@ impl Places {
             }
             Place::Postgres(address) => {
                 let directory = DirectoryLock::take(data)?;
-                (Arc::new(PostgresStore::open(address)?), Some(directory))
+                let store = if writes {
+                    PostgresStore::open(address)?
+                } else {
+                    PostgresStore::open_to_look(address)?
+                };
+                (Arc::new(store), Some(directory))
             }
             Place::Esdb(url) => {
                 let directory = DirectoryLock::take(data)?;
@@ -77,39 +84,82 @@ impl Places {
         let shards = settings.shards.or(known).unwrap_or(Shards::ONE);
         let instance = instance(data)?;
         // Before anything else is opened: what the holder does meanwhile, with keys and views too, is its own.
-        if wait && directory.is_some() {
-            wait_until_free(store.as_ref(), known.unwrap_or(shards), instance)?;
+        if let Some(waiting) = waiting
+            && directory.is_some()
+            && settings.role == Role::All
+            && !settings.shares_shards()
+        {
+            wait_until_free(store.as_ref(), known.unwrap_or(shards), instance, waiting)?;
         }
         let heads = heads(reader.as_ref(), shards)?;
-        // New keys for an old log would make everything in it unreadable without a word.
-        let how = if heads.iter().all(|head| *head == 0) {
-            Opening::Make
-        } else {
-            Opening::Existing
-        };
-        let vault = open_keys(&settings.keys, how)?;
-        let (views_writer, views) = open_views(settings)?;
         Ok(Self {
             store,
             shards,
             heads,
-            vault,
-            views,
-            views_writer,
             instance,
             directory,
         })
     }
+
+    /// For whoever asks it while this process goes on.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading(Arc::clone(&self.store))
+    }
+
+    /// How the keys of this log are opened: new keys for an old log would make everything in it unreadable without a word.
+    pub(crate) fn opening(&self) -> Opening {
+        if self.heads.iter().all(|head| *head == 0) {
+            Opening::Make
+        } else {
+            Opening::Existing
+        }
+    }
+}
+
+/// The log, for a command beside the process that serves it.
+#[cfg(feature = "kafka")]
+pub(crate) fn look_at_log(settings: &Settings) -> Result<Arc<dyn EventStore>, Failure> {
+    Ok(match &settings.store {
+        Place::Sqlite => Arc::new(SqliteStore::open(&settings.data)?),
+        Place::Postgres(address) => Arc::new(PostgresStore::open_to_look(address)?),
+        Place::Esdb(url) => Arc::new(EsdbStore::open(
+            url.expose_secret(),
+            event_store_eventstoredb::DEFAULT_NAME,
+            &settings.data.join(INDEX),
+        )?),
+    })
+}
+
+/// A log that is asked.
+pub(crate) struct Reading(Arc<dyn EventStore>);
+
+impl Reading {
+    /// Which log it is. One that has never had a writer has no name yet: its first engine is waited for.
+    pub(crate) fn id_when_named(&self, waiting: Waiting<'_>) -> Result<Uuid, StoreError> {
+        let mut waited = false;
+        loop {
+            // A new session each time: the server may go while nobody is there who would write.
+            if let Some(head) = self.0.reader()?.head(0)? {
+                return Ok(head.log_id);
+            }
+            if !waited {
+                waiting("the log is empty: waiting for its first engine");
+            }
+            waited = true;
+            std::thread::sleep(STAND_BY);
+        }
+    }
 }
 
 /// Takes each shard as soon as nobody else has it.
-fn wait_until_free(store: &dyn EventStore, shards: Shards, instance: Uuid) -> Result<(), Failure> {
+fn wait_until_free(store: &dyn EventStore, shards: Shards, instance: Uuid, waiting: Waiting<'_>) -> Result<(), Failure> {
     let mut writer = store.writer()?;
     let mut waited = false;
     for shard in shards.all() {
         while let Err(error) = writer.take(shard, instance, jiff::Timestamp::now().as_microsecond()) {
             match &error {
                 StoreError::Held { holder, .. } if !waited => {
+                    waiting("another process holds the log: standing by, to take over when it goes");
                     tracing::info!(shard, %holder, "another process holds the log: standing by, to take over when it goes");
                 }
                 StoreError::Held { .. } => {}
@@ -127,7 +177,9 @@ fn wait_until_free(store: &dyn EventStore, shards: Shards, instance: Uuid) -> Re
 /// Brings everything to the versions of this program, and gives roles of the log's database what they need.
 pub(crate) fn migrate(settings: &Settings, roles: &Roles) -> Result<(), Failure> {
     settings.check_supported()?;
-    let places = Places::open(settings)?;
+    let log = Log::open(settings)?;
+    let keys = open_keys(&settings.keys, log.opening())?;
+    let views = open_views(settings)?;
     let named = !roles.is_empty();
     match &settings.store {
         Place::Postgres(address) => PostgresStore::open(address)?.grant(roles)?,
@@ -137,7 +189,7 @@ pub(crate) fn migrate(settings: &Settings, roles: &Roles) -> Result<(), Failure>
         Place::Sqlite | Place::Esdb(_) => {}
     }
     eprintln!("{} is ready to be served", settings.data.display());
-    drop(places);
+    drop((log, keys, views));
     Ok(())
 }
 
@@ -150,9 +202,10 @@ pub(crate) fn rotate_keys(settings: &Settings) -> Result<(), Failure> {
 }
 
 /// Who writes the views, and who reads them.
-type OpenedViews = (Box<dyn ViewsWriter>, Arc<dyn Views>);
+pub(crate) type OpenedViews = (Box<dyn ViewsWriter>, Arc<dyn Views>);
 
-fn open_views(settings: &Settings) -> Result<OpenedViews, Failure> {
+/// The views, to be written here.
+pub(crate) fn open_views(settings: &Settings) -> Result<OpenedViews, Failure> {
     match &settings.views {
         Place::Sqlite | Place::Esdb(_) => {
             let (writer, views) = SqliteViews::open(&settings.data)?;
@@ -165,7 +218,16 @@ fn open_views(settings: &Settings) -> Result<OpenedViews, Failure> {
     }
 }
 
-fn open_keys(place: &KeysPlace, how: Opening) -> Result<KeyVault, VaultError> {
+/// The views, written by another process.
+pub(crate) fn look_at_views(settings: &Settings) -> Result<Arc<dyn Views>, Failure> {
+    match &settings.views {
+        Place::Postgres(address) => Ok(PostgresViews::open_read_only(address)?),
+        Place::Sqlite | Place::Esdb(_) => Ok(SqliteViews::open(&settings.data)?.1),
+    }
+}
+
+/// The keys.
+pub(crate) fn open_keys(place: &KeysPlace, how: Opening) -> Result<KeyVault, VaultError> {
     match (place, how) {
         (KeysPlace::Directory(directory), Opening::Make) => KeyVault::open(directory),
         (KeysPlace::Directory(directory), Opening::Existing) => KeyVault::open_existing(directory),

@@ -11,6 +11,7 @@ use std::{
 };
 
 use aggregates::{Currency, Email};
+use command_api::{Rate, RateError, RateLimits};
 use event_store::Shards;
 use postgres_session::{Address, AddressError};
 use secrecy::SecretString;
@@ -69,7 +70,19 @@ const KNOWN: &[Known] = &[
     secret("keys"),
     open("shards", ""),
     open("kafka", ""),
+    open("kafka_security", "PLAINTEXT"),
+    open("kafka_mechanism", "SCRAM-SHA-512"),
+    open("kafka_user", ""),
+    secret("kafka_password"),
+    open("kafka_ca", ""),
+    open("kafka_certificate", ""),
+    secret("kafka_key"),
+    open("kafka_topics", "jangbu."),
+    open("kafka_topic_names", ""),
+    open("drain", ""),
     secret("redis"),
+    open("rate_limit.per_client", ""),
+    open("rate_limit.per_account", ""),
     open("currency", "KRW"),
     open("time_zone", "Asia/Seoul"),
     secret("admin.email"),
@@ -108,6 +121,25 @@ pub(crate) enum Role {
     Relay,
 }
 
+impl Role {
+    /// Whether the engines of the log's shards run here, or are asked from here.
+    pub(crate) const fn commands(self) -> bool {
+        matches!(self, Self::All | Self::CommandApi | Self::Engine)
+    }
+
+    /// As it is written.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::CommandApi => "command-api",
+            Self::Engine => "engine",
+            Self::Projections => "projections",
+            Self::QueryApi => "query-api",
+            Self::Relay => "relay",
+        }
+    }
+}
+
 impl FromStr for Role {
     type Err = &'static str;
 
@@ -142,6 +174,26 @@ pub(crate) enum KeysPlace {
     Directory(PathBuf),
     /// In a database, of another role than the log's.
     Postgres(Box<Address>),
+}
+
+/// How Kafka is reached, as it is written.
+#[derive(Clone, Debug)]
+pub(crate) struct Kafka {
+    pub(crate) brokers: String,
+    pub(crate) security: String,
+    pub(crate) mechanism: String,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<SecretString>,
+    /// The certificates of those whom we trust.
+    pub(crate) ca: Option<PathBuf>,
+    /// Our own certificate.
+    pub(crate) certificate: Option<PathBuf>,
+    /// The file of its key.
+    pub(crate) key: Option<PathBuf>,
+    /// What every topic's name begins with.
+    pub(crate) topics: String,
+    /// Topics that are called otherwise.
+    pub(crate) topic_names: BTreeMap<String, String>,
 }
 
 /// Who takes the money.
@@ -184,8 +236,11 @@ pub(crate) struct Settings {
     pub(crate) keys: KeysPlace,
     /// None takes the log as it is; a new one has one.
     pub(crate) shards: Option<Shards>,
-    pub(crate) kafka: Option<String>,
-    pub(crate) redis: Option<SecretString>,
+    pub(crate) kafka: Option<Kafka>,
+    /// How long requests are taken still after the end was asked for, so that a proxy sends no more.
+    pub(crate) drain: Option<Duration>,
+    pub(crate) redis: Option<redis_cache::Address>,
+    pub(crate) rate_limits: RateLimits,
     pub(crate) currency: Currency,
     pub(crate) time_zone: jiff::tz::TimeZone,
     pub(crate) admin: Option<Admin>,
@@ -285,13 +340,12 @@ impl Settings {
 
     /// What this version cannot do yet, in one line.
     pub(crate) fn check_supported(&self) -> Result<(), Failure> {
-        let cannot = |setting: &str, instead: &str| Err(Failure::wrong(format_args!("this version does not support {setting}; {instead}")));
-        if self.role != Role::All {
-            return cannot(
-                "other roles than all",
-                "run `jangbu serve` without --role: one process is the whole shop",
-            );
+        if self.kafka.is_some() && cfg!(not(feature = "kafka")) {
+            return Err(Failure::wrong(
+                "JANGBU_KAFKA is set, but this program was built without Kafka: build it with `cargo build --features kafka`",
+            ));
         }
+        self.check_role()?;
         if let (Place::Postgres(log), KeysPlace::Postgres(keys)) = (&self.store, &self.keys)
             && log.is_same_database(keys)
         {
@@ -299,7 +353,7 @@ impl Settings {
                 "JANGBU_KEYS names the log's own database: whoever can read the one could read what the other seals; name another one",
             ));
         }
-        if self.gateway == Gateway::Toss && self.toss_secret_key.is_none() {
+        if self.gateway == Gateway::Toss && self.toss_secret_key.is_none() && matches!(self.role, Role::All | Role::Engine) {
             return Err(Failure::wrong("JANGBU_GATEWAY=toss needs JANGBU_TOSS__SECRET_KEY"));
         }
         if self.demo && self.currency != Currency::KRW {
@@ -310,10 +364,34 @@ impl Settings {
         Ok(())
     }
 
-    /// Settings that are accepted and change nothing in this version: what they add, nothing here stands on.
-    pub(crate) fn without_effect(&self) -> Vec<&'static str> {
-        let given = [("JANGBU_KAFKA", self.kafka.is_some()), ("JANGBU_REDIS", self.redis.is_some())];
-        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    /// A role that is one process of several needs what they share.
+    fn check_role(&self) -> Result<(), Failure> {
+        let needs = |what: &str| {
+            Err(Failure::wrong(format_args!(
+                "a process that is not the whole shop needs what the others have too: set {what}, or run `jangbu serve` without --role"
+            )))
+        };
+        if self.role == Role::All {
+            return Ok(());
+        }
+        if matches!(self.store, Place::Sqlite) {
+            return needs("JANGBU_STORE=postgres://... or esdb://...");
+        }
+        if matches!(self.role, Role::CommandApi | Role::QueryApi | Role::Projections) && !matches!(self.views, Place::Postgres(_)) {
+            return needs("JANGBU_VIEWS=postgres://...");
+        }
+        if matches!(self.role, Role::CommandApi | Role::Engine | Role::Relay) && self.kafka.is_none() {
+            return needs("JANGBU_KAFKA=HOST:PORT");
+        }
+        if self.role == Role::Engine && self.gateway == Gateway::Simulator && self.toss_url.is_none() {
+            return needs("JANGBU_TOSS__URL=http://... (the provider, or a `jangbu simulator`)");
+        }
+        Ok(())
+    }
+
+    /// Whether engines of several processes share the shards of the log, through Kafka.
+    pub(crate) fn shares_shards(&self) -> bool {
+        self.kafka.is_some() && !matches!(self.store, Place::Sqlite)
     }
 
     /// The directory of the log and that of the keys, for commands that work on files.
@@ -476,18 +554,15 @@ impl Written {
                 let shards = text.parse().ok().and_then(Shards::new);
                 shards.ok_or_else(|| format!("write a whole number from 1 to {}", Shards::MOST))
             })?,
-            kafka: self.optional("kafka", |text| {
-                text.split(',')
-                    .try_for_each(|broker| host_and_port(broker).map(drop))
-                    .map(|()| text.to_owned())
-            })?,
+            kafka: self.kafka()?,
+            drain: self.optional("drain", duration)?,
             redis: self.optional("redis", |text| {
-                if text.starts_with("redis://") || text.starts_with("rediss://") {
-                    Ok(SecretString::from(text))
-                } else {
-                    Err("write redis://...".to_owned())
-                }
+                text.parse::<redis_cache::Address>().map_err(|error| error.to_string())
             })?,
+            rate_limits: RateLimits {
+                per_client: self.optional("rate_limit.per_client", rate)?,
+                per_account: self.optional("rate_limit.per_account", rate)?,
+            },
             currency: self.required("currency", |text| text.parse::<Currency>().map_err(|error| error.to_string()))?,
             time_zone: self.required("time_zone", |text| {
                 jiff::tz::TimeZone::get(text).map_err(|_| "write an IANA name, as Asia/Seoul".to_owned())
@@ -522,6 +597,39 @@ impl Written {
             otlp_sampling: self.required("otlp_sampling", share)?,
             shown: self.shown(),
         })
+    }
+
+    fn kafka(&self) -> Result<Option<Kafka>, Failure> {
+        let brokers = self.optional("kafka", |text| {
+            text.split(',')
+                .try_for_each(|broker| host_and_port(broker).map(drop))
+                .map(|()| text.to_owned())
+        })?;
+        let path = |text: &str| Ok(PathBuf::from(text));
+        let kafka = Kafka {
+            brokers: brokers.clone().unwrap_or_default(),
+            security: self.required("kafka_security", |text| match text {
+                "PLAINTEXT" | "SSL" | "SASL_PLAINTEXT" | "SASL_SSL" => Ok(text.to_owned()),
+                _ => Err("write PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL".to_owned()),
+            })?,
+            mechanism: self.required("kafka_mechanism", |text| match text {
+                "PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512" => Ok(text.to_owned()),
+                _ => Err("write PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512".to_owned()),
+            })?,
+            user: self.optional("kafka_user", |text| Ok(text.to_owned()))?,
+            password: self.optional("kafka_password", |text| Ok(SecretString::from(text)))?,
+            ca: self.optional("kafka_ca", path)?,
+            certificate: self.optional("kafka_certificate", path)?,
+            key: self.optional("kafka_key", path)?,
+            topics: self.required("kafka_topics", |text| {
+                let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+                let fits = text.len() <= 100 && text.bytes().all(known);
+                fits.then(|| text.to_owned())
+                    .ok_or_else(|| "write letters, digits, '.', '_' and '-'".to_owned())
+            })?,
+            topic_names: self.optional("kafka_topic_names", pairs)?.unwrap_or_default(),
+        };
+        Ok(brokers.map(|_| kafka))
     }
 
     fn shown(&self) -> Vec<Shown> {
@@ -578,6 +686,21 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err("a duration is longer than nothing and at most ten years".to_owned());
     }
     Ok(duration)
+}
+
+/// `order=orders,parked=dead-letters`.
+fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        (!name.trim().is_empty() && !value.trim().is_empty()).then(|| (name.trim().to_owned(), value.trim().to_owned()))
+    };
+    text.split(',')
+        .map(|text| pair(text).ok_or_else(|| "write KIND=TOPIC, several with commas between, as order=orders".to_owned()))
+        .collect()
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    text.parse().map_err(|error: RateError| error.to_string())
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -745,6 +868,8 @@ mod tests {
             ("JANGBU_LOG_FORMAT", "xml"),
             ("JANGBU_METRICS__LISTEN", "here"),
             ("JANGBU_REDIS", "localhost"),
+            ("JANGBU_RATE_LIMIT__PER_CLIENT", "100"),
+            ("JANGBU_RATE_LIMIT__PER_ACCOUNT", "0/s"),
         ] {
             let failure = from_environment(&[(name, value)]).expect_err(name);
             assert!(
@@ -834,27 +959,54 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_accepted_by_its_form_and_refused() {
-        assert!(
-            from_environment(&[("JANGBU_ROLE", "relay")])
-                .expect("its form is right")
-                .check_supported()
-                .is_err()
-        );
-        assert!(
-            from_environment(&[("JANGBU_GATEWAY", "toss")])
-                .expect("its form is right")
-                .check_supported()
-                .is_err()
-        );
+    fn the_provider_needs_its_key() {
+        let failure = from_environment(&[("JANGBU_GATEWAY", "toss")]).and_then(|settings| settings.check_supported());
+        assert!(failure.expect_err("no key").line().contains("JANGBU_TOSS__SECRET_KEY"));
     }
 
     #[test]
-    fn what_only_adds_to_a_shop_is_accepted_before_it_is_built_and_named() {
-        for (name, value) in [("JANGBU_KAFKA", "a:9092,b:9092"), ("JANGBU_REDIS", "redis://h")] {
-            let settings = from_environment(&[(name, value)]).expect("its form is right");
-            settings.check_supported().expect("it is accepted");
-            assert_eq!(settings.without_effect(), [name]);
+    fn a_process_of_several_needs_what_they_share() {
+        let shared = [
+            ("JANGBU_STORE", "postgres://h/d"),
+            ("JANGBU_KAFKA", "h:9092"),
+            ("JANGBU_TOSS__URL", "http://provider"),
+        ];
+        let with = |role: &str, without: &str| {
+            let set = shared.iter().filter(|(name, _)| *name != without).copied();
+            let set: Vec<_> = set.chain([("JANGBU_ROLE", role)]).collect();
+            from_environment(&set).expect("its form is right").check_role()
+        };
+        for role in ["command-api", "engine", "projections", "query-api", "relay"] {
+            with(role, "").expect("all of it");
+            let line = with(role, "JANGBU_STORE").expect_err("no log").line().to_owned();
+            assert!(line.contains("JANGBU_STORE"), "{line}");
+        }
+        assert!(with("engine", "JANGBU_TOSS__URL").is_err());
+        assert!(with("relay", "JANGBU_KAFKA").is_err());
+        assert!(with("query-api", "JANGBU_KAFKA").is_ok());
+    }
+
+    #[test]
+    fn kafka_is_there_or_its_absence_is_said() {
+        let settings = from_environment(&[
+            ("JANGBU_KAFKA", "a:9092,b:9092"),
+            ("JANGBU_KAFKA_TOPIC_NAMES", "order=orders, parked=dead"),
+        ])
+        .expect("its form is right");
+        assert_eq!(settings.kafka.as_ref().map(|kafka| kafka.topic_names.len()), Some(2));
+        let supported = settings.check_supported();
+        if cfg!(feature = "kafka") {
+            supported.expect("it is built in");
+        } else {
+            let line = supported.expect_err("it is not built in").line().to_owned();
+            assert!(line.contains("JANGBU_KAFKA") && line.contains("--features kafka"), "{line}");
+        }
+        for wrong in [
+            ("JANGBU_KAFKA", "a"),
+            ("JANGBU_KAFKA_TOPIC_NAMES", "order"),
+            ("JANGBU_KAFKA_SECURITY", "TLS"),
+        ] {
+            assert!(from_environment(&[wrong]).is_err(), "{wrong:?}");
         }
     }
 

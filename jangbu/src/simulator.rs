@@ -47,7 +47,9 @@ async fn simulate(settings: &Settings) -> Result<(), Failure> {
     serve::publish(&file, &address.to_string())?;
     let traffic = Arc::new(Traffic::default());
     traffic.enter(Phase::Serving);
-    let live = Router::new().route("/livez", get(async || Json(json!({"status": "live"}))));
+    let live = Router::new()
+        .route("/livez", get(async || Json(json!({"status": "live"}))))
+        .route("/readyz", get(async || Json(json!({"status": "ready"}))));
     let server = Server::start(listener, live.merge(simulator.router()), Arc::clone(&traffic));
     tracing::info!(%address, "the simulated payment provider is served");
     signals.next().await;

@@ -14,13 +14,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::error::VaultError;
 use crate::files;
-use crate::place::{Changes, Gone, KeyKind, KeyPlace, Opening, Removal, Secret, Seen, ShopKeys, TokenSecrets};
+use crate::place::{Changes, Gone, KeyKind, KeyPlace, Opening, Removal, Secret, Seen, ShopKeys, TokenSecrets, Unchecked};
 
 const FORMAT: &str = "format";
 const INDEX: &str = "index";
@@ -118,9 +117,7 @@ impl Directory {
         self.existing(FINGERPRINT, KeyKind::Fingerprint)?;
         self.prepare_folders()?;
         files::remove_leftovers(&self.tmp())?;
-        // Without its token keys a shop only asks everyone to log in again, so removing them is the way to revoke all tokens.
-        files::create(&self.tmp(), &self.dir.join(TOKEN_CURRENT), KeyKind::Token, &proposed.tokens.current)?;
-        Ok(())
+        self.add_token(&proposed.tokens.current)
     }
 
     fn existing(&self, name: &str, kind: KeyKind) -> Result<Secret, VaultError> {
@@ -252,6 +249,12 @@ impl KeyPlace for Directory {
         self.tokens()
     }
 
+    /// Without its token keys a shop only asks everyone to log in again, so removing them is the way to revoke all tokens.
+    fn add_token(&self, proposed: &Secret) -> Result<(), VaultError> {
+        files::create(&self.tmp(), &self.dir.join(TOKEN_CURRENT), KeyKind::Token, proposed)?;
+        Ok(())
+    }
+
     fn subject(&self, subject: Uuid) -> Result<Option<Secret>, VaultError> {
         files::read(&self.subject_file(subject), KeyKind::Subject(subject))
     }
@@ -293,12 +296,12 @@ impl KeyPlace for Directory {
     /// Another process may have rotated the keys of access tokens.
     fn changes(&self, _: &mut Seen) -> Result<Changes, VaultError> {
         Ok(Changes {
-            tokens: Some(self.tokens()?),
+            tokens: self.tokens()?,
             gone: Gone::These(Vec::new()),
         })
     }
 
-    fn unchecked(&self) -> Option<Duration> {
+    fn unchecked(&self) -> Option<Unchecked> {
         None
     }
 }

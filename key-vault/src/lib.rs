@@ -6,9 +6,11 @@
 //!
 //! # Several nodes
 //! What one node makes, the others find. What one removes or rotates, the others see when they look, every [`LOOK_EVERY`] on a thread of
-//! the vault's own: an erased subject's key is in no node's memory for longer than that, or, while the place is out of reach, than
-//! [`KeyPlace::unchecked`] says; a node that could not look for so long uses no key from memory. A token that names a key that this node
-//! does not know makes it look at once ([`KeyVault::token_keys_for`]).
+//! the vault's own: a removed key is in no node's memory for longer than that, or, while the place is out of reach, than
+//! [`KeyPlace::unchecked`] says; a node that could not look for so long uses no key from memory, and says that it cannot tell. A token that
+//! names a key that this node does not know makes it look at once ([`KeyVault::token_key`]).
+//!
+//! Removing the keys of access tokens from the place makes all tokens void: the nodes find them gone, and go on with a new one.
 //!
 //! A call that has to ask a shared place waits for the answer. On a thread of a multi-threaded tokio runtime the thread's other tasks go
 //! on meanwhile elsewhere; still, a task that asks for many keys belongs on a thread that may block.
@@ -31,7 +33,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::RwLock;
@@ -41,7 +43,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 pub use crate::error::VaultError;
-pub use crate::place::{Changes, Gone, KeyKind, KeyPlace, Opening, Removal, Secret, Seen, ShopKeys, TokenSecrets};
+pub use crate::place::{Changes, Gone, KeyKind, KeyPlace, Opening, Removal, Secret, Seen, ShopKeys, TokenSecrets, Unchecked};
 pub use crate::tokens::{TokenKey, TokenKeys};
 pub use crate::watch::LOOK_EVERY;
 
@@ -61,8 +63,10 @@ pub struct KeyVault {
 
 struct Vault {
     place: Box<dyn KeyPlace>,
-    /// How long a key may be used from memory without a look at what others changed; none when no other node removes keys.
-    unchecked: Option<Duration>,
+    /// Whether it makes what is missing, as one that is opened to read does not.
+    makes: bool,
+    /// How long keys may be used from memory without a look at what others changed; none when no other node removes keys.
+    unchecked: Option<Unchecked>,
     index: Hmac<Sha256>,
     fingerprint: Secret,
     tokens: RwLock<TokenKeys>,
@@ -99,7 +103,7 @@ impl KeyVault {
     /// Opens the vault in this place, which is refused as a directory would be, and follows what other nodes change there.
     pub fn open_in(place: impl KeyPlace + 'static, how: Opening) -> Result<Self, VaultError> {
         let keys = ask(&place, |place| place.open(how, &ShopKeys::random()?))?;
-        let vault = Self::of(Box::new(place), &keys, None);
+        let vault = Self::of(Box::new(place), how, &keys, None);
         if how != Opening::Read || vault.vault.unchecked.is_some() {
             // Before any key is in memory: from now on every removal is seen.
             vault.vault.look()?;
@@ -124,7 +128,11 @@ impl KeyVault {
             },
         };
         let directory = Directory::sow(dir, &keys)?;
-        Ok(Self::of(Box::new(directory.clone()), &keys, Some(Sown { seed, directory })))
+        let sown = Sown {
+            seed,
+            directory: directory.clone(),
+        };
+        Ok(Self::of(Box::new(directory), Opening::Make, &keys, Some(sown)))
     }
 
     /// Makes what was sown durable, and a vault like any other.
@@ -135,9 +143,10 @@ impl KeyVault {
         }
     }
 
-    fn of(place: Box<dyn KeyPlace>, keys: &ShopKeys, sown: Option<Sown>) -> Self {
+    fn of(place: Box<dyn KeyPlace>, how: Opening, keys: &ShopKeys, sown: Option<Sown>) -> Self {
         Self {
             vault: Arc::new(Vault {
+                makes: how != Opening::Read,
                 unchecked: place.unchecked(),
                 place,
                 index: Hmac::new_from_slice(&keys.index[..]).expect("HMAC takes a key of any length"),
@@ -195,7 +204,8 @@ impl KeyVault {
         self.remove_subject(subject, Removal::Erasure)
     }
 
-    /// Removes the key of a subject that came to nothing: nothing that it sealed was recorded. It may have another key later.
+    /// Removes the key of a subject that came to nothing: nothing that it sealed was recorded. It may have another key later. Other nodes
+    /// forget it when they look next.
     pub fn discard_subject(&self, subject: Uuid) -> Result<(), VaultError> {
         self.remove_subject(subject, Removal::Unused)
     }
@@ -235,21 +245,33 @@ impl KeyVault {
         self.vault.tokens.read().clone()
     }
 
-    /// The keys of access tokens, for a token that names this one. If it is unknown, another node may have rotated the keys a moment ago:
-    /// then this looks, a few times a second and no oftener, whatever names strangers invent. Where nodes share the keys it may wait a
-    /// second.
-    pub fn token_keys_for(&self, kid: &str) -> TokenKeys {
-        let keys = self.token_keys();
-        if keys.find(kid).is_some() || self.vault.sown.is_some() {
-            return keys;
+    /// The key that a token names, or none when tokens of that name are not believed. If it is unknown, another node may have rotated the
+    /// keys a moment ago: then this looks, a few times a second and no oftener, whatever names strangers invent. Where nodes share the
+    /// keys it may wait a second.
+    ///
+    /// # Errors
+    /// The place could not be looked at for longer than keys may go [`unchecked`](KeyPlace::unchecked): nobody can tell whether the key is
+    /// still believed. Later it may go.
+    pub fn token_key(&self, kid: &str) -> Result<Option<Arc<TokenKey>>, VaultError> {
+        let vault = &*self.vault;
+        if let Some(key) = vault.believed(kid) {
+            return Ok(Some(key));
         }
-        self.vault.look_for(kid);
-        self.token_keys()
+        if vault.sown.is_none() {
+            vault.look_for(kid);
+        }
+        if vault.tokens_are_checked() {
+            return Ok(vault.believed(kid));
+        }
+        Err(VaultError::Unavailable {
+            place: vault.place.to_string(),
+            reason: "nobody can tell whether the keys of access tokens are still the same".to_owned(),
+        })
     }
 
-    /// Whether tokens of this key are believed.
+    /// Whether tokens of this key are believed, as far as this node knows without asking.
     pub fn knows_token_key(&self, kid: &str) -> bool {
-        self.vault.tokens.read().find(kid).is_some()
+        self.vault.believed(kid).is_some()
     }
 
     /// Signs with a new key from now on. Tokens of the key before it still verify, those of older keys do not. Other nodes notice within
@@ -306,9 +328,22 @@ impl Vault {
         Ok(key)
     }
 
-    /// Whether the last look at what others removed is young enough to use keys from memory.
+    /// Whether the last look at what others removed is young enough to use the keys of subjects from memory.
     fn may_remember(&self) -> bool {
-        self.unchecked.is_none_or(|bound| self.looks.age() < bound)
+        let young = |bound: Unchecked| self.looks.age().is_some_and(|age| age < bound.subjects);
+        self.unchecked.is_none_or(young)
+    }
+
+    /// Whether it is young enough to believe tokens.
+    fn tokens_are_checked(&self) -> bool {
+        let age = self.looks.age();
+        age.is_some_and(|age| self.unchecked.is_none_or(|bound| age < bound.tokens))
+    }
+
+    /// The key of this name, if its tokens are believed.
+    fn believed(&self, kid: &str) -> Option<Arc<TokenKey>> {
+        let key = self.tokens.read().take(kid)?;
+        self.tokens_are_checked().then_some(key)
     }
 
     fn ask<T>(&self, question: impl FnOnce(&dyn KeyPlace) -> T) -> T {
@@ -330,16 +365,30 @@ impl Vault {
 
     fn look_in_turn(&self, looking: &mut watch::Looking) -> Result<(), VaultError> {
         let began = looking.begin();
-        let changes = self.ask(|place| place.changes(&mut looking.seen))?;
+        let changes = self.ask(|place| self.changes(place, &mut looking.seen));
+        let changes = changes.inspect_err(|error| {
+            // It answers, and what is remembered of it is not there any more.
+            if matches!(error, VaultError::Missing { .. } | VaultError::Damaged { .. }) {
+                self.looks.void();
+            }
+        })?;
         match changes.gone {
             Gone::These(subjects) => subjects.into_iter().for_each(|subject| self.subjects.forget(subject)),
             Gone::Many => self.subjects.forget_all(),
         }
-        if let Some(tokens) = changes.tokens {
-            self.take(&tokens);
-        }
+        self.take(&changes.tokens);
         self.looks.done(began);
         Ok(())
+    }
+
+    fn changes(&self, place: &dyn KeyPlace, seen: &mut Seen) -> Result<Changes, VaultError> {
+        match place.changes(seen) {
+            Err(VaultError::Missing { .. }) if self.makes => {
+                place.add_token(&Secret::random()?)?;
+                place.changes(seen)
+            }
+            looked => looked,
+        }
     }
 
     /// Looks because a token names an unknown key. Too many at a time are not looked for; nor are those that come a moment after
@@ -351,7 +400,7 @@ impl Vault {
                 return;
             };
             // Somebody else may have looked while this one waited.
-            if looking.was_since(arrived) || self.tokens.read().find(kid).is_some() {
+            if looking.was_since(arrived) || self.believed(kid).is_some() {
                 return;
             }
             while let Some(moment) = looking.stranger_waits() {

@@ -147,20 +147,27 @@ pub enum Removal {
     Unused,
 }
 
-/// How far a vault has followed the changes of others. Each place counts as it likes.
+/// How far a vault has followed what others remove. Each place counts as it likes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
-    /// The last erasure; none before the first look.
-    pub erasure: Option<i64>,
-    /// The last rotation; none before the first look.
-    pub rotation: Option<i64>,
+    /// The last removal of a subject's key; none before the first look.
+    pub removal: Option<i64>,
+}
+
+/// So long may keys be used from memory without a look at what others have changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Unchecked {
+    /// Those of subjects: somebody may have been erased by now.
+    pub subjects: Duration,
+    /// Those that verify access tokens: one may have been removed by now.
+    pub tokens: Duration,
 }
 
 /// What others have changed.
 #[derive(Debug)]
 pub struct Changes {
-    /// The keys of access tokens as they are now; none when they are as they were.
-    pub tokens: Option<TokenSecrets>,
+    /// The keys of access tokens as they are now.
+    pub tokens: TokenSecrets,
     /// Whose keys are gone.
     pub gone: Gone,
 }
@@ -189,6 +196,9 @@ pub trait KeyPlace: fmt::Display + Send + Sync {
     /// Puts a new key in the place of the current one, which becomes the previous one. Says what there is then.
     fn rotate_tokens(&self, next: &Secret) -> Result<TokenSecrets, VaultError>;
 
+    /// Keeps the proposed key of access tokens where there is none.
+    fn add_token(&self, proposed: &Secret) -> Result<(), VaultError>;
+
     /// The subject's key, or `None` when it has none.
     fn subject(&self, subject: Uuid) -> Result<Option<Secret>, VaultError>;
 
@@ -211,9 +221,9 @@ pub trait KeyPlace: fmt::Display + Send + Sync {
     /// At most so many subjects and their keys, in an order of the place's own, those after a given one.
     fn subjects(&self, after: Option<Uuid>, most: usize) -> Result<Vec<(Uuid, Secret)>, VaultError>;
 
-    /// What others have changed since the last look.
+    /// What others have changed since the last look. A missing key of access tokens is an error: all of them are void.
     fn changes(&self, seen: &mut Seen) -> Result<Changes, VaultError>;
 
-    /// So long may a key be used from memory without a look at the [`changes`](Self::changes); `None` when nobody else removes keys.
-    fn unchecked(&self) -> Option<Duration>;
+    /// So long may keys be used from memory without a look at the [`changes`](Self::changes); `None` when nobody else removes keys.
+    fn unchecked(&self) -> Option<Unchecked>;
 }

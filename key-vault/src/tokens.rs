@@ -57,6 +57,12 @@ impl TokenKeys {
         self.verifying().find(|key| key.kid() == kid)
     }
 
+    /// The same, for one who keeps it.
+    pub(crate) fn take(&self, kid: &str) -> Option<Arc<TokenKey>> {
+        let mut keys = std::iter::once(&self.current).chain(&self.previous);
+        keys.find(|key| key.kid() == kid).map(Arc::clone)
+    }
+
     /// The public keys as a JWK set (RFC 7517).
     pub fn jwks(&self) -> serde_json::Value {
         let keys: Vec<_> = self.verifying().map(TokenKey::jwk).collect();

@@ -15,7 +15,7 @@ use crate::error::VaultError;
 use crate::place::Seen;
 
 /// So often a vault looks at what other nodes have changed.
-pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Looks for the sake of unknown names of keys are at least so far apart.
 const STRANGERS_APART: Duration = Duration::from_millis(250);
@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The looks of a vault: one at a time.
 pub(crate) struct Looks {
     looking: Mutex<Looking>,
-    /// When the last one that succeeded began.
-    done: RwLock<Instant>,
+    /// When the last one that succeeded began; none when one since then has found that what is known is void.
+    done: RwLock<Option<Instant>>,
     waiting: AtomicUsize,
 }
 
@@ -53,7 +53,7 @@ impl Looks {
                 last_for_stranger: None,
                 failing: false,
             }),
-            done: RwLock::new(Instant::now()),
+            done: RwLock::new(Some(Instant::now())),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -75,12 +75,17 @@ impl Looks {
     }
 
     pub(crate) fn done(&self, began: Instant) {
-        *self.done.write() = began;
+        *self.done.write() = Some(began);
     }
 
-    /// How long ago the last look that succeeded began.
-    pub(crate) fn age(&self) -> Duration {
-        self.done.read().elapsed()
+    /// What was seen before is not so any more.
+    pub(crate) fn void(&self) {
+        *self.done.write() = None;
+    }
+
+    /// How long ago the last look that succeeded began, if what it saw counts.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.done.read().map(|began| began.elapsed())
     }
 }
 

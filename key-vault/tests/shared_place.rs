@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use key_vault::{Changes, Gone, KeyPlace, KeyVault, Opening, Removal, Secret, Seen, ShopKeys, TokenSecrets, VaultError};
+use key_vault::{Changes, Gone, KeyPlace, KeyVault, Opening, Removal, Secret, Seen, ShopKeys, TokenSecrets, Unchecked, VaultError};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -15,7 +15,7 @@ use uuid::Uuid;
 #[derive(Clone)]
 struct Memory {
     kept: Arc<Kept>,
-    unchecked: Duration,
+    unchecked: Unchecked,
 }
 
 #[derive(Default)]
@@ -32,7 +32,10 @@ impl Memory {
     fn new(unchecked: Duration) -> Self {
         Self {
             kept: Arc::default(),
-            unchecked,
+            unchecked: Unchecked {
+                subjects: unchecked,
+                tokens: unchecked,
+            },
         }
     }
 
@@ -70,6 +73,10 @@ impl KeyPlace for Memory {
         Ok(tokens.clone())
     }
 
+    fn add_token(&self, _: &Secret) -> Result<(), VaultError> {
+        self.within_reach().map(drop)
+    }
+
     fn subject(&self, subject: Uuid) -> Result<Option<Secret>, VaultError> {
         let kept = self.within_reach()?;
         kept.reads.fetch_add(1, Ordering::SeqCst);
@@ -96,14 +103,14 @@ impl KeyPlace for Memory {
         let kept = self.within_reach()?;
         kept.looks.fetch_add(1, Ordering::SeqCst);
         let gone = kept.gone.lock().clone();
-        seen.erasure = i64::try_from(gone.len()).ok();
+        seen.removal = i64::try_from(gone.len()).ok();
         Ok(Changes {
-            tokens: Some(self.tokens()?),
+            tokens: self.tokens()?,
             gone: Gone::These(gone),
         })
     }
 
-    fn unchecked(&self) -> Option<Duration> {
+    fn unchecked(&self) -> Option<Unchecked> {
         Some(self.unchecked)
     }
 }
@@ -157,7 +164,7 @@ fn invented_names_make_a_node_look_a_few_times_a_second() {
         for _ in 0..32 {
             scope.spawn(|| {
                 while began.elapsed() < Duration::from_secs(1) {
-                    assert!(vault.token_keys_for("invented").find("invented").is_none());
+                    assert!(vault.token_key("invented").expect("it can tell").is_none());
                     asked.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -174,7 +181,36 @@ fn invented_names_make_a_node_look_a_few_times_a_second() {
 fn a_rotation_a_moment_after_a_stranger_refuses_no_token() {
     let place = Memory::new(Duration::from_hours(1));
     let (one, other) = (node(&place), node(&place));
-    other.token_keys_for("invented");
+    assert!(other.token_key("invented").expect("it can tell").is_none());
     let kid = one.rotate_token_keys().expect("rotated").current().kid().to_owned();
-    assert!(other.token_keys_for(&kid).find(&kid).is_some());
+    assert!(other.token_key(&kid).expect("it can tell").is_some());
+}
+
+#[test]
+fn tokens_are_believed_from_memory_for_as_long_as_the_place_says() {
+    let place = Memory::new(Duration::from_hours(1));
+    let vault = node(&place);
+    let kid = vault.token_keys().current().kid().to_owned();
+    place.kept.cut_off.store(true, Ordering::SeqCst);
+    assert!(vault.knows_token_key(&kid));
+    assert!(vault.token_key(&kid).expect("it can tell").is_some());
+}
+
+#[test]
+fn of_tokens_that_may_be_void_by_now_nobody_says_whether_they_are() {
+    let place = Memory::new(Duration::from_millis(200));
+    let vault = node(&place);
+    let kid = vault.token_keys().current().kid().to_owned();
+    place.kept.cut_off.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    while vault.knows_token_key(&kid) {
+        assert!(began.elapsed() < Duration::from_secs(10), "it is believed for ever");
+        thread::yield_now();
+    }
+    for kid in [&kid, "invented"] {
+        let error = vault.token_key(kid).expect_err("nobody can tell");
+        assert!(matches!(error, VaultError::Unavailable { .. }), "{error}");
+    }
+    place.kept.cut_off.store(false, Ordering::SeqCst);
+    assert!(vault.token_key(&kid).expect("it looked").is_some(), "nobody is logged out");
 }

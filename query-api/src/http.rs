@@ -35,6 +35,7 @@ use crate::{
     reader::Source,
     schema::{self, ShopSchema, StuckAfter},
     shape::{self, Shape},
+    stock::{KeptStock, SharedStock},
     viewer::Viewer,
 };
 
@@ -60,12 +61,21 @@ const EXPLORER_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sc
 
 /// The routes: `/graphql`, and `/graphiql` when the settings want it.
 pub fn router(settings: QueryApi) -> Router {
+    routes(settings, None)
+}
+
+/// The same routes, of a node that shares with others what it has just read of stock.
+pub fn router_sharing(settings: QueryApi, stock: Arc<dyn KeptStock>) -> Router {
+    routes(settings, Some(stock))
+}
+
+fn routes(settings: QueryApi, stock: Option<Arc<dyn KeptStock>>) -> Router {
     let graphiql = settings.graphiql;
     let body = settings.limits.body;
     let routes = Router::new()
         .route("/graphql", get(graphql).post(graphql))
         .layer(DefaultBodyLimit::max(body))
-        .with_state(Api::new(settings));
+        .with_state(Api::new(settings, stock));
     let routes = if graphiql {
         routes.route("/graphiql", get(explorer))
     } else {
@@ -98,13 +108,14 @@ struct Api {
 }
 
 impl Api {
-    fn new(settings: QueryApi) -> Self {
+    fn new(settings: QueryApi, stock: Option<Arc<dyn KeptStock>>) -> Self {
         for outcome in consistency::Outcome::ALL {
             metrics::counter!("jangbu_graphql_consistency_total", "outcome" => outcome.name()).increment(0);
         }
+        let stock = stock.map(|kept| SharedStock::new(kept, settings.progress.clone()));
         Self {
             schema: schema::schema(&settings.limits, settings.introspection),
-            source: Source::new(Arc::clone(&settings.views), settings.vault.clone(), settings.limits.reads),
+            source: Source::new(Arc::clone(&settings.views), settings.vault.clone(), settings.limits.reads, stock),
             requests: Arc::new(Semaphore::new(settings.limits.requests)),
             settings: Arc::new(settings),
         }
@@ -197,7 +208,8 @@ async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'st
     };
 
     let started = Arc::new(AtomicBool::new(false));
-    let (reader, batches) = api.source.reader();
+    let (reader, batches) = api.source.reader(&wanted);
+    let stock = reader.loader().stock().cloned();
     let mut question = Question::new(asked.query)
         .variables(asked.variables)
         .data(viewer)
@@ -217,6 +229,10 @@ async fn answer(api: &Api, request: Request, language: Language) -> Result<(&'st
         return Ok(("refused", form.refuse(answered.errors, &consistency)));
     }
     let outcome = if answered.errors.is_empty() { "answered" } else { "failed" };
+    let consistency = match stock {
+        Some(stock) => consistency.showing(&stock.shown()),
+        None => consistency,
+    };
     Ok((outcome, form.answer(answered, &shape, &consistency)))
 }
 

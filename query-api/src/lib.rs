@@ -17,6 +17,7 @@ mod problem;
 mod reader;
 mod schema;
 mod shape;
+mod stock;
 mod viewer;
 
 use std::{sync::Arc, time::Duration};
@@ -27,8 +28,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use event_store::{ConsistencyToken, TokenError};
-pub use http::router;
+pub use http::{router, router_sharing};
 pub use schema::schema_sdl;
+pub use stock::{Asked, KeptStock};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,9 @@ pub enum AuthError {
     /// It was good once.
     #[error("the access token has expired")]
     Expired,
+    /// It may be a good one: the keys cannot be looked at.
+    #[error("whether the access token is valid cannot be told now")]
+    Unknown,
 }
 
 /// Says whose an access token is.

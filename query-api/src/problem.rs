@@ -56,13 +56,13 @@ pub(crate) fn trace_id(headers: &HeaderMap) -> String {
 impl Refused {
     const fn status(&self) -> StatusCode {
         match self {
-            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated(AuthError::Invalid | AuthError::Expired) => StatusCode::UNAUTHORIZED,
             Self::Unreadable(_) | Self::ConsistencyToken(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::Busy | Self::TooSlow => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::TooSlow | Self::Unauthenticated(AuthError::Unknown) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -70,6 +70,7 @@ impl Refused {
         match self {
             Self::Unauthenticated(AuthError::Invalid) => "invalid-token",
             Self::Unauthenticated(AuthError::Expired) => "expired-token",
+            Self::Unauthenticated(AuthError::Unknown) => "unavailable",
             Self::Unreadable(_) => "unreadable-question",
             Self::ConsistencyToken(_) => "invalid-consistency-token",
             Self::TooLarge(_) => "body-too-large",
@@ -87,6 +88,8 @@ impl Refused {
             (Self::Unauthenticated(AuthError::Invalid), Language::Korean) => "유효하지 않은 토큰입니다",
             (Self::Unauthenticated(AuthError::Expired), Language::English) => "This access token has expired",
             (Self::Unauthenticated(AuthError::Expired), Language::Korean) => "만료된 토큰입니다",
+            (Self::Unauthenticated(AuthError::Unknown), Language::English) => "This cannot be processed just now: try again later",
+            (Self::Unauthenticated(AuthError::Unknown), Language::Korean) => "일시적으로 처리할 수 없습니다. 잠시 후 다시 시도해 주세요",
             (Self::Unreadable(_), Language::English) => "The request cannot be read",
             (Self::Unreadable(_), Language::Korean) => "요청을 읽을 수 없습니다",
             (Self::ConsistencyToken(_), Language::English) => "The consistency token is not valid",
@@ -108,6 +111,7 @@ impl Refused {
 
     fn detail(&self) -> String {
         match self {
+            Self::Unauthenticated(AuthError::Unknown) => "whether the access token is valid cannot be told now".to_owned(),
             Self::Unauthenticated(_) => "log in again, or ask without an access token".to_owned(),
             Self::Unreadable(detail) | Self::ConsistencyToken(detail) => detail.clone(),
             Self::TooLarge(most) => format!("a request has at most {most} bytes"),
@@ -121,8 +125,12 @@ impl Refused {
 
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::Unauthenticated(_) => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""))),
-            Self::Busy | Self::TooSlow => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::Unauthenticated(AuthError::Invalid | AuthError::Expired) => {
+                Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\"")))
+            }
+            Self::Busy | Self::TooSlow | Self::Unauthenticated(AuthError::Unknown) => {
+                Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
+            }
             _ => None,
         }
     }

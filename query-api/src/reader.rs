@@ -20,7 +20,11 @@ use key_vault::KeyVault;
 use projections::{AccountView, InventoryView, OrderView, Page, PaymentView, ProductView, ReadError, Views, WalletEntry, WalletView};
 use tokio::sync::Semaphore;
 
-use crate::error::Failed;
+use crate::{
+    consistency::Wanted,
+    error::Failed,
+    stock::{SharedStock, StockSource},
+};
 
 /// Ids in one question to the port; more become another one.
 const BATCH: usize = 500;
@@ -35,23 +39,47 @@ pub(crate) struct Source {
     views: Arc<dyn Views>,
     vault: KeyVault,
     reads: Arc<Semaphore>,
+    shared_stock: Option<SharedStock>,
+    /// Of the request that this source is for.
+    stock: Option<StockSource>,
 }
 
 impl Source {
-    pub(crate) fn new(views: Arc<dyn Views>, vault: KeyVault, reads: usize) -> Self {
+    pub(crate) fn new(views: Arc<dyn Views>, vault: KeyVault, reads: usize, shared_stock: Option<SharedStock>) -> Self {
         Self {
             views,
             vault,
             reads: Arc::new(Semaphore::new(reads.max(1))),
+            shared_stock,
+            stock: None,
         }
     }
 
-    /// A reader, and what runs its batches.
-    pub(crate) fn reader(&self) -> (Reader, Batches) {
+    /// A reader for a question that wants to see this, and what runs its batches.
+    pub(crate) fn reader(&self, wanted: &Wanted) -> (Reader, Batches) {
         let batches = Batches::default();
         let due = batches.clone();
-        let reader = DataLoader::with_cache(self.clone(), move |batch| due.add(batch), HashMapCache::default());
+        let source = Self {
+            stock: self.shared_stock.as_ref().map(|shared| shared.for_request(wanted)),
+            ..self.clone()
+        };
+        let reader = DataLoader::with_cache(source, move |batch| due.add(batch), HashMapCache::default());
         (reader.max_batch_size(BATCH).delay(Duration::ZERO), batches)
+    }
+
+    /// What nodes share of stock, for this request.
+    pub(crate) fn stock(&self) -> Option<&StockSource> {
+        self.stock.as_ref()
+    }
+
+    /// Stock from the views, and for others too.
+    async fn read_stock(&self, products: Vec<ProductId>) -> Result<HashMap<ProductId, InventoryView>, Failed> {
+        let before = self.stock.as_ref().map(StockSource::before);
+        let rows = self.ask(move |views| views.inventories(&products)).await?;
+        if let (Some(stock), Some(before)) = (&self.stock, before) {
+            stock.keep(&rows, &before);
+        }
+        Ok(rows)
     }
 
     /// Asks the views one thing, on a thread that may wait.
@@ -179,11 +207,6 @@ batched! {
     ProductId => ProductView, |views, ids| views.products(&ids);
     PaymentId => PaymentView, |views, ids| views.payments(&ids);
     AccountId => AccountView, |views, ids| views.accounts(&ids);
-    StockOf => InventoryView, |views, ids| {
-        let products: Vec<_> = ids.iter().map(|StockOf(product)| *product).collect();
-        let rows = views.inventories(&products)?;
-        Ok(rows.into_iter().map(|(product, row)| (StockOf(product), row)).collect::<HashMap<_, _>>())
-    };
     BalanceOf => WalletView, |views, ids| {
         let accounts: Vec<_> = ids.iter().map(|BalanceOf(account)| *account).collect();
         let rows = views.wallets(&accounts)?;
@@ -193,6 +216,24 @@ batched! {
     EntriesOf => Page<WalletEntry>, |views, ids| {
         ids.into_iter().map(|key| Ok((key, views.wallet_entries(key.account, key.first, key.after)?))).collect::<Result<HashMap<_, _>, ReadError>>()
     };
+}
+
+impl Loader<StockOf> for Source {
+    type Value = Arc<InventoryView>;
+    type Error = Failed;
+
+    async fn load(&self, keys: &[StockOf]) -> Result<HashMap<StockOf, Self::Value>, Failed> {
+        let mut products: Vec<_> = keys.iter().map(|StockOf(product)| *product).collect();
+        let mut rows = HashMap::new();
+        if let Some(stock) = &self.stock {
+            rows = stock.find(&products).await;
+            products.retain(|product| !rows.contains_key(product));
+        }
+        if !products.is_empty() {
+            rows.extend(self.read_stock(products).await?);
+        }
+        Ok(rows.into_iter().map(|(product, row)| (StockOf(product), Arc::new(row))).collect())
+    }
 }
 
 impl Loader<SealedText> for Source {

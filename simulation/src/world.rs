@@ -1338,7 +1338,7 @@ impl World {
                 self.finished(number);
             }
             Err(EngineError::KeyReused | EngineError::Parked(_)) => self.finished(number),
-            Err(EngineError::Unavailable(_) | EngineError::Overloaded | EngineError::Stopping) => {
+            Err(EngineError::Unavailable(_) | EngineError::Overloaded | EngineError::Stopping | EngineError::NoAnswer(_)) => {
                 let ask = &self.script.asks[number];
                 let repeatable = ask.key.is_some() || matches!(ask.what, What::Read { .. } | What::Stock { .. });
                 if repeatable {

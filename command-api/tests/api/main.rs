@@ -8,4 +8,5 @@ mod ops;
 mod orders;
 mod products;
 mod sessions;
+mod sharing;
 mod shop;

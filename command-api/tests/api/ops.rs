@@ -167,15 +167,15 @@ async fn resumed_an_order_asks_again_and_comes_to_its_end() {
     assert_eq!((own.status.as_u16(), own.body["status"].as_str()), (202, Some("PAYMENT_PENDING")));
     assert!(own.headers.contains_key("etag") && own.headers.contains_key("consistency-token"));
     let engine = shop.engine();
-    let ended = engine.watch(
-        aggregates::Kind::Order,
-        order.parse().expect("an id"),
-        |state| matches!(state, aggregates::State::Order(order) if order.status() == aggregates::OrderStatus::Confirmed),
-    );
-    tokio::time::timeout(Duration::from_secs(20), ended)
+    let ended = engine.watch(aggregates::Kind::Order, order.parse().expect("an id"), engine::Until::OrderSettled);
+    let ended = tokio::time::timeout(Duration::from_secs(20), ended)
         .await
         .expect("it ends")
         .expect("an order");
+    assert!(
+        matches!(&ended.state, aggregates::State::Order(order) if order.status() == aggregates::OrderStatus::Confirmed),
+        "{ended:?}"
+    );
     assert_eq!(listed(&shop, "").await["items"], json!([]));
 }
 

@@ -10,15 +10,18 @@ use std::{
 };
 
 use aggregates::{AccountId, Kind, Role, State};
-use axum::{Router, body::Body};
-use command_api::{Api, Durable, Settings, ensure_account, openapi_document, represent, router};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+};
+use command_api::{Api, Settings, ensure_account, openapi_document, represent, router};
 use engine::{CoreSettings, Engine, EngineSettings, Running};
 use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, MemoryStore, Shards, StoreError};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use key_vault::KeyVault;
 use payment_gateway::{Answer, Cancellation, CancellationOutcome, Charge, ChargeOutcome, PaymentGateway, StatusOutcome, StatusQuery};
-use projections::{Runner, RunnerHandle, RunnerSettings};
+use projections::{Runner, RunnerHandle, RunnerSettings, Views};
 use projections_sqlite::SqliteViews;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -33,6 +36,8 @@ pub(crate) struct Deadlines {
 pub(crate) struct Shop {
     router: Router,
     pub(crate) api: Api,
+    pub(crate) vault: KeyVault,
+    views: Arc<dyn Views>,
     pub(crate) store: Arc<Store>,
     pub(crate) provider: Arc<Provider>,
     running: Running,
@@ -76,20 +81,22 @@ impl Shop {
         let engine = EngineSettings::new(core, Uuid::from_u128(1));
         let port: Arc<dyn EventStore> = Arc::clone(&store) as Arc<dyn EventStore>;
         let runtime = tokio::runtime::Handle::current();
-        let durable = Durable::from_heads([0]);
         let provider = Arc::new(Provider::default());
         let gateway = Arc::clone(&provider) as Arc<dyn PaymentGateway>;
-        let running = Engine::start(&port, gateway, engine, vec![durable.subscriber()], runtime).expect("an engine");
+        let running = Engine::start(&port, gateway, engine, Vec::new(), runtime).expect("an engine");
         let (writer, views) = SqliteViews::open(keys.path()).expect("views");
+        let views: Arc<dyn Views> = views;
         let every = RunnerSettings {
             poll: Duration::from_millis(5),
             ..RunnerSettings::default()
         };
         let runner = Runner::start(Arc::clone(&port), Box::new(writer), every).expect("a thread");
-        let api = Api::new(running.engine(), durable, vault, views, settings);
+        let api = Api::new(running.engine(), vault.clone(), Arc::clone(&views), settings);
         let mut shop = Self {
             router: router(api.clone()),
             api,
+            vault,
+            views,
             store,
             provider,
             running,
@@ -114,6 +121,11 @@ impl Shop {
         shop.seller = shop.log_in("seller@jangbu.dev").await;
         shop.buyer = shop.log_in("buyer@jangbu.dev").await;
         shop
+    }
+
+    /// The API of another node of this shop.
+    pub(crate) fn another_node(&self, settings: Settings) -> Api {
+        Api::new(self.engine(), self.vault.clone(), Arc::clone(&self.views), settings)
     }
 
     pub(crate) async fn log_in(&self, email: &str) -> String {
@@ -152,9 +164,9 @@ impl Shop {
         self.running.engine()
     }
 
-    pub(crate) fn request(&self, method: Method, path: &str) -> Call<'_> {
+    pub(crate) fn request(&self, method: Method, path: &str) -> Call {
         Call {
-            shop: self,
+            router: self.router.clone(),
             method,
             path: path.to_owned(),
             headers: HeaderMap::new(),
@@ -162,11 +174,11 @@ impl Shop {
         }
     }
 
-    pub(crate) fn post(&self, path: &str) -> Call<'_> {
+    pub(crate) fn post(&self, path: &str) -> Call {
         self.request(Method::POST, path)
     }
 
-    pub(crate) fn get(&self, path: &str) -> Call<'_> {
+    pub(crate) fn get(&self, path: &str) -> Call {
         self.request(Method::GET, path)
     }
 
@@ -188,7 +200,7 @@ impl Shop {
     }
 
     /// An order of the buyer; `more` changes its body.
-    pub(crate) fn order(&self, product: Uuid, quantity: i64, more: impl FnOnce(&mut Value)) -> Call<'_> {
+    pub(crate) fn order(&self, product: Uuid, quantity: i64, more: impl FnOnce(&mut Value)) -> Call {
         self.post("/api/v1/orders")
             .token(&self.buyer)
             .new_key()
@@ -228,15 +240,21 @@ pub(crate) fn order_body(product: Uuid, quantity: i64, more: impl FnOnce(&mut Va
 }
 
 /// A request in the making.
-pub(crate) struct Call<'a> {
-    shop: &'a Shop,
+pub(crate) struct Call {
+    router: Router,
     method: Method,
     path: String,
     headers: HeaderMap,
     body: Body,
 }
 
-impl Call<'_> {
+impl Call {
+    /// Sent to this node.
+    pub(crate) fn to(mut self, node: &Router) -> Self {
+        self.router = node.clone();
+        self
+    }
+
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers
             .insert(HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header value"));
@@ -279,7 +297,7 @@ impl Call<'_> {
             .body(self.body)
             .expect("a request");
         *request.headers_mut() = self.headers;
-        let response = self.shop.router.clone().oneshot(request).await.expect("a router does not fail");
+        let response = self.router.oneshot(request).await.expect("a router does not fail");
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
         let body = if bytes.is_empty() {
@@ -291,6 +309,7 @@ impl Call<'_> {
             status: parts.status,
             headers: parts.headers,
             body,
+            bytes,
         };
         reply.check_form();
         check_documented(&self.method, &self.path, reply.status);
@@ -304,6 +323,7 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
+    pub(crate) bytes: Bytes,
 }
 
 impl Reply {

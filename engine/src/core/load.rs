@@ -109,8 +109,16 @@ impl<T> Core<T> {
             Err(_) if slice.snapshot.is_some() => fold(kind, id, &self.read_stream(&stream, NO_SHAPE)?)?,
             folded => folded?,
         };
-        self.states.loaded((kind, id), state.clone(), version, self.turn);
+        self.loaded(kind, id, state.clone(), version);
         Ok(Versioned { version, state })
+    }
+
+    /// Keeps what was read, as long as that is known to be true.
+    pub(super) fn loaded(&mut self, kind: Kind, id: Uuid, state: State, version: u64) {
+        self.states.loaded((kind, id), state, version, self.turn);
+        if self.settings.others_read_anew && !self.is_here(kind, id) {
+            self.foreign.push((kind, id));
+        }
     }
 
     /// Has an order's process in memory.

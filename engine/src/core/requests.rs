@@ -32,11 +32,20 @@ impl<T> Core<T> {
                 records.push(idempotency.record);
             }
             let (kind, id) = request.command.target();
-            let named_after_a_new_id =
-                request.idempotency.is_some() && matches!(request.command, Command::Order(_, OrderCommand::Place(_)));
-            if !named_after_a_new_id && !self.states.contains(&(kind, id)) {
+            let placed = match &request.command {
+                Command::Order(_, OrderCommand::Place(place)) => Some(place),
+                _ => None,
+            };
+            // A stream named after a new id is not read; what the order names is.
+            if !(placed.is_some() && request.idempotency.is_some()) {
                 streams.push((kind, id));
             }
+            streams.extend(
+                placed
+                    .iter()
+                    .flat_map(|place| &place.lines)
+                    .map(|line| (Kind::Product, line.product.uuid())),
+            );
         }
         for message in self.backlog.iter().filter_map(Own::asked).take(self.settings.batch) {
             let record = record_of(message.id);
@@ -46,6 +55,7 @@ impl<T> Core<T> {
         }
         streams.sort_unstable();
         streams.dedup();
+        streams.retain(|key| !self.states.contains(key));
         if records.is_empty() && streams.is_empty() {
             return;
         }
@@ -63,7 +73,7 @@ impl<T> Core<T> {
         self.prefetched.extend(records.into_iter().zip(found));
         for ((kind, id), slice) in streams.into_iter().zip(slices) {
             if let Ok((state, version)) = fold(kind, id, &slice) {
-                self.states.loaded((kind, id), state, version, self.turn);
+                self.loaded(kind, id, state, version);
             }
         }
     }

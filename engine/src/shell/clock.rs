@@ -18,6 +18,12 @@ impl Clock {
         Self { since, time }
     }
 
+    /// It does not show an earlier time than this from now on.
+    pub(super) fn at_least(&mut self, time: Timestamp) {
+        let now = self.now();
+        *self = Self::from(now.max(time));
+    }
+
     pub(super) fn now(&mut self) -> Timestamp {
         let time = now().max(self.time.after(self.since.elapsed()));
         *self = Self::from(time);

@@ -32,6 +32,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Worker {
     pub(super) shard: u16,
     pub(super) core: Core<Ticket>,
+    /// Its own.
+    pub(super) inbox: mpsc::Sender<Post>,
     pub(super) shared: Arc<Shared>,
     pub(super) caller: Caller,
     pub(super) transport: Arc<dyn Transport>,
@@ -65,12 +67,12 @@ impl Meters {
 }
 
 impl Worker {
-    /// Runs until the engine is at its end. A panic ends it too: then the others stop as well, and somebody hears why.
+    /// Runs until the engine is at its end. A panic ends it too: then somebody hears why.
     pub(super) fn run_to_its_end(mut self, messages: &mpsc::Receiver<Post>) {
         if catch_unwind(AssertUnwindSafe(|| self.run(messages))).is_err() {
             self.end("a thread of the engine panicked");
-            self.shared.stopping.store(true, Ordering::Relaxed);
         }
+        self.close();
     }
 
     fn run(&mut self, messages: &mpsc::Receiver<Post>) {
@@ -90,19 +92,22 @@ impl Worker {
             }
             for output in self.core.step(self.now(), inputs.drain(..)) {
                 if self.carry_out(output) {
-                    self.shared.stopping.store(true, Ordering::Relaxed);
                     return;
                 }
             }
             self.durable = None;
             self.meters.seconds.record(begun.elapsed());
-            if let Some(unanswered) = self.shared.unanswered.get(usize::from(self.shard)) {
-                unanswered.store(self.core.unanswered(), Ordering::Relaxed);
-            }
+            self.count_unanswered(self.core.unanswered());
             if pruned.elapsed() > PRUNE_EVERY {
                 self.core.forget_watchers(|ticket| ticket.answer.is_closed());
                 pruned = Instant::now();
             }
+        }
+    }
+
+    fn count_unanswered(&self, count: usize) {
+        if let Some(unanswered) = self.shared.unanswered.get(usize::from(self.shard)) {
+            unanswered.store(count, Ordering::Relaxed);
         }
     }
 
@@ -171,11 +176,7 @@ impl Worker {
                 }
                 drop(ticket.answer.send(answer));
             }
-            Output::Call(id, call) => {
-                if let Some(inbox) = self.shared.inboxes.of(self.shard) {
-                    self.caller.call(inbox, id, call, &self.traces);
-                }
-            }
+            Output::Call(id, call) => self.caller.call(&self.inbox, id, call, &self.traces),
             Output::Send(message) => self.transport.send(*message, &self.shared.inboxes),
             Output::Publish(events) => self.publish(&events),
             Output::Stop { reason } => {
@@ -187,20 +188,30 @@ impl Worker {
     }
 
     fn publish(&self, events: &Arc<[Recorded]>) {
+        if let Some(last) = events.last() {
+            self.shared.inboxes.heard_of(self.shard, last.position);
+        }
         for subscriber in self.subscribers.iter() {
             subscriber(events);
         }
         // Before anybody is answered that a product is changed, the other shards, whose orders name it, know.
         for (kind, id) in events.iter().filter_map(|recorded| Some(recorded.event.as_ref()?.source())) {
             if kind == Kind::Product {
-                for other in self.shared.inboxes.shards().filter(|other| *other != self.shard) {
+                for other in self.shared.inboxes.here().into_iter().filter(|other| *other != self.shard) {
                     self.shared.inboxes.put(other, Input::Changed(kind, id));
                 }
             }
         }
     }
 
+    /// Nothing more is for this engine.
+    fn close(&self) {
+        self.shared.inboxes.close(self.shard);
+        self.count_unanswered(0);
+    }
+
     fn end(&self, reason: &str) {
+        self.close();
         tracing::error!(shard = self.shard, %reason, "the engine stops");
         // The first reason is the one that counts.
         self.ended.send_if_modified(|ended| {

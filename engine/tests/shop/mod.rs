@@ -14,7 +14,7 @@ use aggregates::{
     AccountId, Command, Currency, FailureCode, Kind, Money, OrderCommand, OrderId, OrderStatus, PaymentMethod, PlaceOrder, ProductCommand,
     ProductId, Quantity, Recorded, RequestedLine, Sealed, State, Stock, TrackingId, WalletCommand,
 };
-use engine::{Actor, Cause, CoreSettings, Engine, EngineError, EngineSettings, Idempotency, Reply, Request, Running};
+use engine::{Actor, Cause, CoreSettings, Engine, EngineError, EngineSettings, Idempotency, Reply, Request, Running, Until};
 use event_store::{EventStore, RecordKey};
 use event_store_sqlite::SqliteStore;
 use payment_gateway::{Answer, Cancellation, CancellationOutcome, Charge, ChargeOutcome, PaymentGateway, StatusOutcome, StatusQuery};
@@ -57,11 +57,24 @@ impl PaymentGateway for Approving {
 
 pub(crate) const PRICE: i64 = 5_000;
 
+/// Where everything is asked and changed.
+pub(crate) struct Counter {
+    pub(crate) engine: Engine,
+}
+
 pub(crate) struct Shop {
     pub(crate) running: Running,
-    pub(crate) engine: Engine,
+    pub(crate) counter: Counter,
     /// Shard and position of every event, as they were published.
     pub(crate) published: Arc<Mutex<Vec<(u16, u64)>>>,
+}
+
+impl std::ops::Deref for Shop {
+    type Target = Counter;
+
+    fn deref(&self) -> &Counter {
+        &self.counter
+    }
 }
 
 pub(crate) fn krw(amount: i64) -> Money {
@@ -116,7 +129,7 @@ pub(crate) fn open(
     let running = Engine::start(&store, gateway, settings, vec![subscriber], tokio::runtime::Handle::current()).expect("it starts");
     (
         Shop {
-            engine: running.engine(),
+            counter: Counter { engine: running.engine() },
             running,
             published,
         },
@@ -124,7 +137,7 @@ pub(crate) fn open(
     )
 }
 
-impl Shop {
+impl Counter {
     pub(crate) async fn ask(&self, command: Command) {
         let reply = self.engine.execute(Request::new(command, cause())).await.expect("an answer");
         reply.answer.result.expect("not refused");
@@ -197,23 +210,8 @@ impl Shop {
         (0..orders).map(place).collect()
     }
 
-    /// Stops the engine while many orders are being placed; returns those that were acknowledged. The others hear that it stops.
-    pub(crate) async fn stop_in_a_rush(self) -> Vec<OrderId> {
-        let tasks = self.rush(300).await;
-        tokio::task::spawn_blocking(move || self.running.stop()).await.expect("no panic");
-        let mut acknowledged = Vec::new();
-        for task in tasks {
-            match task.await.expect("no panic") {
-                (id, Ok(_)) => acknowledged.push(id),
-                (_, Err(error)) => assert_eq!(error, EngineError::Stopping),
-            }
-        }
-        acknowledged
-    }
-
     pub(crate) async fn settled(&self, id: OrderId) -> (OrderStatus, Option<FailureCode>) {
-        let settled = |state: &State| matches!(state, State::Order(order) if order.settled());
-        let watch = self.engine.watch(Kind::Order, id.uuid(), settled);
+        let watch = self.engine.watch(Kind::Order, id.uuid(), Until::OrderSettled);
         let versioned = tokio::time::timeout(Duration::from_secs(30), watch)
             .await
             .expect("it settles")
@@ -235,5 +233,21 @@ impl Shop {
             panic!("not an inventory")
         };
         (inventory.on_hand(), inventory.reserved())
+    }
+}
+
+impl Shop {
+    /// Stops the engine while many orders are being placed; returns those that were acknowledged. The others hear that it stops.
+    pub(crate) async fn stop_in_a_rush(self) -> Vec<OrderId> {
+        let tasks = self.rush(300).await;
+        tokio::task::spawn_blocking(move || self.running.stop()).await.expect("no panic");
+        let mut acknowledged = Vec::new();
+        for task in tasks {
+            match task.await.expect("no panic") {
+                (id, Ok(_)) => acknowledged.push(id),
+                (_, Err(error)) => assert_eq!(error, EngineError::Stopping),
+            }
+        }
+        acknowledged
     }
 }

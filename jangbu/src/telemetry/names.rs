@@ -10,7 +10,7 @@ enum Kind {
 
 use Kind::{Counter, Gauge, Histogram};
 
-const NAMES: [(&str, Kind, &str); 42] = [
+const NAMES: [(&str, Kind, &str); 47] = [
     ("jangbu_http_requests_total", Counter, "Requests that were answered."),
     (
         "jangbu_http_request_duration_seconds",
@@ -30,6 +30,31 @@ const NAMES: [(&str, Kind, &str); 42] = [
         "jangbu_graphql_consistency_wait_seconds",
         Histogram,
         "How long a question waited for the views to reach its token.",
+    ),
+    (
+        "jangbu_rate_limited_total",
+        Counter,
+        "Requests that were turned away because their sender had sent too many.",
+    ),
+    (
+        "jangbu_redis_connected",
+        Gauge,
+        "1 while Redis is asked, 0 while it is gone, failing or too slow.",
+    ),
+    (
+        "jangbu_redis_calls_total",
+        Counter,
+        "Questions to Redis by how they ended: skipped was not asked, because it is not connected or too many wait.",
+    ),
+    (
+        "jangbu_redis_writes_dropped_total",
+        Counter,
+        "Values that were not kept in Redis because too many waited for it.",
+    ),
+    (
+        "jangbu_cache_requests_total",
+        Counter,
+        "Values that were looked for in Redis: disbelieved was changed, misplaced or too old.",
     ),
     (
         "jangbu_engine_queue_depth",

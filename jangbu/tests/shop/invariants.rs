@@ -11,7 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 use verify::{Ledger, Options, Report, ViewsChecked, read_ledger, verify_log, verify_views};
 
-use super::kept::{database_of, log_of, log_to_examine};
+use super::kept::{database_of, in_files, log_of, log_to_examine};
 
 /// What no file may hold in the clear.
 pub(crate) const PERSONAL: [&str; 5] = [
@@ -82,7 +82,7 @@ pub(crate) struct Log {
 /// Checks everything that must hold of a data directory whose shop has ended. Fails with all that does not.
 pub(crate) fn check(data: &Path) -> Log {
     let mut report = verified(data, true, Some(provider(data)));
-    if database_of(data).is_some() {
+    if !in_files(data) {
         return finish(data, &report);
     }
     let log = SqliteStore::open_read_only(data).expect("the log can be opened");
@@ -97,6 +97,17 @@ pub(crate) fn check(data: &Path) -> Log {
 pub(crate) fn check_contents(data: &Path) -> Log {
     let report = verified(data, false, Some(provider(data)));
     finish(data, &report)
+}
+
+/// Checks a log that is at rest, wherever it is, with the ledger of a provider that is a process of its own.
+pub(crate) fn check_log(log: &dyn LogReader, ledger: &Path) {
+    let options = Options {
+        ledger: Some(read_ledger(ledger).expect("the ledger can be read")),
+        ..Options::default()
+    };
+    let report = verify_log(log, &options).expect("the log can be read");
+    is_sound(&report);
+    assert_eq!(report.counts.parked, 0, "inputs were set aside");
 }
 
 fn finish(data: &Path, report: &Report) -> Log {

@@ -104,9 +104,9 @@ impl Shop {
 
     /// Drops all that is derived from the log; it is stopped.
     pub(crate) fn forget_views(&self) {
-        match &self.kept {
-            Some(kept) => {
-                kept.sql("DROP SCHEMA jangbu_views CASCADE; DELETE FROM jangbu_schemas WHERE name <> 'log'");
+        match self.kept.as_ref().and_then(Kept::database) {
+            Some(database) => {
+                database.sql("DROP SCHEMA jangbu_views CASCADE; DELETE FROM jangbu_schemas WHERE name <> 'log'");
             }
             None => {
                 for file in ["views.db", "views.db-wal", "views.db-shm"] {
@@ -123,6 +123,11 @@ impl Shop {
     pub(crate) async fn kill(&mut self) {
         self.child.start_kill().expect("the shop's own process can be killed");
         self.child.wait().await.expect("it has ended");
+    }
+
+    /// Whether it has not ended by itself.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("the shop's own process can be asked").is_none()
     }
 
     /// Starts it on what it left behind.
@@ -249,18 +254,39 @@ fn spawn(scratch: &Path, data: &Path, settings: &[(String, String)]) -> Child {
 }
 
 fn command(scratch: &Path, data: &Path, listen: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_jangbu"));
-    // No setting of whoever runs the tests, and no jangbu.toml of theirs.
+    let data = data.to_str().expect("text");
+    let mut command = Command::from(jangbu(&["serve", "--demo", "--listen", listen, "--data", data]));
+    command.current_dir(scratch).kill_on_drop(true);
+    command
+}
+
+/// What the arguments of the shop are called for a test binary that is the shop's binary too.
+pub(crate) const ARGUMENTS: &str = "JANGBU_TEST_ARGUMENTS";
+
+/// Whether this is the test binary that is carried to another machine (tests/esdb.rs), where no other binary is.
+pub(crate) fn carried() -> bool {
+    env!("CARGO_CRATE_NAME") == "esdb"
+}
+
+/// The binary with these arguments, and no setting of whoever runs the tests; no jangbu.toml of theirs is in the directory that the caller chooses.
+pub(crate) fn jangbu(arguments: &[&str]) -> std::process::Command {
+    let mut command = if carried() {
+        let mut command = std::process::Command::new(std::env::current_exe().expect("this binary"));
+        command.args(["--exact", "as_the_shop", "--nocapture"]);
+        command
+    } else {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_jangbu"));
+        command.args(arguments);
+        command
+    };
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("JANGBU_") {
             command.env_remove(name);
         }
     }
-    command
-        .current_dir(scratch)
-        .args(["serve", "--demo", "--listen", listen, "--data"])
-        .arg(data)
-        .kill_on_drop(true);
+    if carried() {
+        command.env(ARGUMENTS, serde_json::to_string(arguments).expect("text"));
+    }
     command
 }
 

@@ -3,7 +3,7 @@
 //! What protects the keys is the database: they are in its tables as they are, and whoever reads those opens whatever was sealed. So it is
 //! another database than the log's, on another server if possible, with a role of its own that nobody else has, `sslmode=verify-full` in
 //! its address, and backups that are kept apart from those of the log. A server that is told to log statements logs the values of new
-//! keys with them, unless `log_parameter_max_length` is 0 for this database. Erasing a subject's key empties its row; old versions of
+//! keys with them, unless `log_parameter_max_length` is 0 for this database. Removing a subject's key empties its row; old versions of
 //! the row stay in backups, in archived WAL and until the next vacuum in the table's file, so backups and archives must end some time.
 //!
 //! The role that owns the tables makes them when a node starts; a node that only reads needs `SELECT` on `jangbu_schemas`, `vault`,
@@ -17,19 +17,27 @@ mod sessions;
 use std::fmt;
 use std::time::Duration;
 
-use key_vault::{Changes, Gone, KeyKind, KeyPlace, KeyVault, Opening, Removal, Secret, Seen, ShopKeys, TokenSecrets, VaultError};
+use key_vault::{
+    Changes, Gone, KeyKind, KeyPlace, KeyVault, Opening, Removal, Secret, Seen, ShopKeys, TokenSecrets, Unchecked, VaultError,
+};
 use postgres_session::{Address, Row, Session};
 use uuid::Uuid;
 
 use crate::schema::SCHEMA;
 use crate::sessions::{Failure, Sessions};
 
-/// While the database cannot be asked, keys are used from memory for so long and no longer: an erasure may be in it that this node has
-/// not seen.
-pub const UNCHECKED: Duration = Duration::from_mins(1);
+/// While the database cannot be asked, keys are used from memory for so long and no longer.
+///
+/// An erasure may be in it that this node has not seen: personal data is not readable for longer than it takes to notice. A key of access
+/// tokens may have been removed; that is rare, and refusing everybody's tokens stops the shop, so a database that is replaced by its standby
+/// within a minute stops nothing.
+pub const UNCHECKED: Unchecked = Unchecked {
+    subjects: Duration::from_secs(5),
+    tokens: Duration::from_mins(1),
+};
 
-/// Of more erasures than this since the last look, none is named.
-const MOST_NAMED: u16 = 1000;
+/// Of more removals than this since the last look, none is named.
+const MOST_NAMED: i64 = 1000;
 
 /// So often a key that vanishes while it is made is made again.
 const ATTEMPTS: usize = 3;
@@ -93,7 +101,6 @@ impl KeyPlace for PostgresKeys {
             }
             session.query_opt(schema::IS_MADE, &[])?.ok_or_else(|| table.no_vault())?;
             if how != Opening::Read {
-                // Without its token keys a shop only asks everyone to log in again, so removing them is the way to revoke all tokens.
                 add_token(session, &proposed.tokens.current)?;
             }
             table.shop(session)
@@ -101,7 +108,7 @@ impl KeyPlace for PostgresKeys {
     }
 
     fn tokens(&self) -> Result<TokenSecrets, VaultError> {
-        self.ask(|session, table| table.shop(session).map(|keys| keys.tokens))
+        self.ask(|session, table| table.tokens(session))
     }
 
     fn rotate_tokens(&self, next: &Secret) -> Result<TokenSecrets, VaultError> {
@@ -111,8 +118,14 @@ impl KeyPlace for PostgresKeys {
         self.ask(move |session, table| {
             let (key, mark) = (&next[..], KeyKind::Token.check(&next));
             session.execute(schema::ROTATE, &[&from, &key, &mark])?;
-            table.shop(session).map(|keys| keys.tokens)
+            table.tokens(session)
         })
+    }
+
+    /// Without its token keys a shop only asks everyone to log in again, so removing them is the way to revoke all tokens.
+    fn add_token(&self, proposed: &Secret) -> Result<(), VaultError> {
+        let proposed = proposed.clone();
+        self.ask(move |session, _| add_token(session, &proposed))
     }
 
     fn subject(&self, subject: Uuid) -> Result<Option<Secret>, VaultError> {
@@ -164,7 +177,7 @@ impl KeyPlace for PostgresKeys {
     fn remove_subject(&self, subject: Uuid, why: Removal) -> Result<(), VaultError> {
         self.ask(move |session, table| {
             if why == Removal::Unused {
-                session.execute(schema::DISCARD, &[&subject])?;
+                session.execute(schema::DISCARD, &[&subject, &MOST_NAMED])?;
                 return Ok(());
             }
             session.execute(schema::ERASE, &[&subject])?;
@@ -197,28 +210,21 @@ impl KeyPlace for PostgresKeys {
     fn changes(&self, seen: &mut Seen) -> Result<Changes, VaultError> {
         let before = *seen;
         let (changes, after) = self.ask(move |session, table| {
-            let (erasure, rotation) = table.counts(session)?;
-            let tokens = match before.rotation {
-                Some(known) if known == rotation => None,
-                _ => Some(table.shop(session)?.tokens),
-            };
-            let gone = match before.erasure {
+            let tokens = table.tokens(session)?;
+            let (removal, _) = table.counts(session)?;
+            let gone = match before.removal {
                 None => Gone::These(Vec::new()),
-                Some(known) if known == erasure => Gone::These(Vec::new()),
-                Some(known) if known > erasure => Gone::Many, // a backup was restored
-                Some(known) => erased_since(session, known)?,
+                Some(known) if known == removal => Gone::These(Vec::new()),
+                Some(known) => gone_between(session, known, removal)?,
             };
-            let after = Seen {
-                erasure: Some(erasure),
-                rotation: Some(rotation),
-            };
+            let after = Seen { removal: Some(removal) };
             Ok((Changes { tokens, gone }, after))
         })?;
         *seen = after;
         Ok(changes)
     }
 
-    fn unchecked(&self) -> Option<Duration> {
+    fn unchecked(&self) -> Option<Unchecked> {
         Some(UNCHECKED)
     }
 }
@@ -243,9 +249,15 @@ fn add_token(session: &Session, key: &Secret) -> Result<(), Failure> {
     Ok(())
 }
 
-fn erased_since(session: &Session, known: i64) -> Result<Gone, Failure> {
-    let rows = session.query(schema::ERASED_SINCE, &[&known, &(i64::from(MOST_NAMED) + 1)])?;
-    if rows.len() > usize::from(MOST_NAMED) {
+fn gone_between(session: &Session, known: i64, now: i64) -> Result<Gone, Failure> {
+    let removals = now - known;
+    // Too many, or a backup was restored.
+    if !(0..=MOST_NAMED).contains(&removals) {
+        return Ok(Gone::Many);
+    }
+    let rows = session.query(schema::GONE_BETWEEN, &[&known, &now])?;
+    // Somebody whose key was discarded has another one by now, and who that is stands nowhere.
+    if i64::try_from(rows.len()) != Ok(removals) {
         return Ok(Gone::Many);
     }
     let subjects: Result<Vec<Uuid>, _> = rows.iter().map(|row| row.try_get(0)).collect();
@@ -269,35 +281,46 @@ impl Table {
         prepared.map_err(of_schema)
     }
 
-    /// The keys of the shop, in one look: the two of access tokens belong together.
     fn shop(&self, session: &Session) -> Result<ShopKeys, Failure> {
         let rows = session.query(schema::SHOP_KEYS, &[])?;
-        let find = |name: &'static str, kind| {
-            for row in &rows {
-                if text(row, 0)? == name {
-                    return key(row, kind, || format!("the {name} key in {}", self.0)).map(Some);
-                }
-            }
-            Ok::<_, Failure>(None)
-        };
-        let must = |name, kind| {
-            let missing = || VaultError::Missing {
-                key: format!("the {name} key in {}", self.0),
-            };
-            find(name, kind)?.ok_or_else(|| Failure::Vault(missing()))
-        };
-        let current = must(TOKEN_CURRENT, KeyKind::Token)?;
         Ok(ShopKeys {
-            index: must(INDEX, KeyKind::Index)?,
-            fingerprint: must(FINGERPRINT, KeyKind::Fingerprint)?,
-            tokens: TokenSecrets {
-                previous: find(TOKEN_PREVIOUS, KeyKind::Token)?.filter(|previous| *previous != current),
-                current,
-            },
+            index: self.must(&rows, INDEX, KeyKind::Index)?,
+            fingerprint: self.must(&rows, FINGERPRINT, KeyKind::Fingerprint)?,
+            tokens: self.tokens_in(&rows)?,
         })
     }
 
-    /// How many erasures and rotations there were.
+    fn tokens(&self, session: &Session) -> Result<TokenSecrets, Failure> {
+        self.tokens_in(&session.query(schema::SHOP_KEYS, &[])?)
+    }
+
+    /// Of one look: the two belong together.
+    fn tokens_in(&self, rows: &[Row]) -> Result<TokenSecrets, Failure> {
+        let current = self.must(rows, TOKEN_CURRENT, KeyKind::Token)?;
+        let previous = self.find(rows, TOKEN_PREVIOUS, KeyKind::Token)?;
+        Ok(TokenSecrets {
+            previous: previous.filter(|previous| *previous != current),
+            current,
+        })
+    }
+
+    fn must(&self, rows: &[Row], name: &'static str, kind: KeyKind) -> Result<Secret, Failure> {
+        let missing = || VaultError::Missing {
+            key: format!("the {name} key in {}", self.0),
+        };
+        self.find(rows, name, kind)?.ok_or_else(|| missing().into())
+    }
+
+    fn find(&self, rows: &[Row], name: &'static str, kind: KeyKind) -> Result<Option<Secret>, Failure> {
+        for row in rows {
+            if text(row, 0)? == name {
+                return key(row, kind, || format!("the {name} key in {}", self.0)).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many removals and rotations there were.
     fn counts(&self, session: &Session) -> Result<(i64, i64), Failure> {
         let row = session.query_opt(schema::COUNTS, &[])?.ok_or_else(|| self.no_vault())?;
         let count = |column| row.try_get(column).map_err(postgres_session::Error::from);

@@ -4,8 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use key_vault::conformance::Place;
-use key_vault::{KeyVault, Opening, VaultError};
-use key_vault_postgres::PostgresKeys;
+use key_vault::{KeyPlace as _, KeyVault, LOOK_EVERY, Opening, Seen, VaultError};
+use key_vault_postgres::{PostgresKeys, UNCHECKED};
 use postgres_session::Address;
 use test_servers::{Database, Postgres, Proxy};
 use uuid::Uuid;
@@ -136,6 +136,129 @@ fn removed_token_keys_are_made_anew_and_all_tokens_are_void() {
         running.token_keys().find(&before).is_none()
     });
     assert_eq!(running.token_keys().jwks(), started.token_keys().jwks());
+}
+
+#[test]
+fn a_token_key_that_is_removed_while_nodes_run_is_believed_no_more() {
+    let database = Postgres::shared().database();
+    let (one, other) = (made(&database), made(&database));
+    let first = one.token_keys().current().kid().to_owned();
+    let second = one.rotate_token_keys().expect("rotated").current().kid().to_owned();
+    soon("the other node follows", || other.knows_token_key(&second));
+    // The earlier one leaked, and nobody starts anew.
+    database.sql("DELETE FROM shop_keys WHERE name = 'token-previous'");
+    let began = Instant::now();
+    for vault in [&one, &other] {
+        soon("it is believed no more", || !vault.knows_token_key(&first));
+        assert!(vault.token_key(&first).expect("it can tell").is_none());
+        assert!(vault.token_key(&second).expect("it can tell").is_some());
+    }
+    println!("a removed key was believed for {:?}", began.elapsed());
+    assert!(began.elapsed() < LOOK_EVERY * 3, "{:?}", began.elapsed());
+    // Without any they go on with a new one, the same on both.
+    database.sql("DELETE FROM shop_keys WHERE name LIKE 'token-%'");
+    for vault in [&one, &other] {
+        soon("it is believed no more", || !vault.knows_token_key(&second));
+    }
+    soon("they agree", || one.token_keys().jwks() == other.token_keys().jwks());
+    assert_ne!(one.token_keys().current().kid(), second);
+    assert_eq!(answer(&database, "SELECT count(*) FROM shop_keys WHERE name LIKE 'token-%'"), "1");
+}
+
+#[test]
+fn one_who_only_reads_believes_no_key_that_is_removed_and_makes_none() {
+    let database = Postgres::shared().database();
+    let kid = made(&database).token_keys().current().kid().to_owned();
+    let reader = PostgresKeys::open(&address(database.url()), Opening::Read).expect("one who reads");
+    assert!(reader.knows_token_key(&kid));
+    database.sql("DELETE FROM shop_keys WHERE name LIKE 'token-%'");
+    soon("it is believed no more", || !reader.knows_token_key(&kid));
+    assert!(matches!(reader.token_key(&kid), Err(VaultError::Unavailable { .. })));
+    assert_eq!(answer(&database, "SELECT count(*) FROM shop_keys WHERE name LIKE 'token-%'"), "0");
+    let next = made(&database).token_keys().current().kid().to_owned();
+    assert!(reader.token_key(&next).expect("it looked").is_some());
+}
+
+#[test]
+fn a_discarded_key_is_in_no_memory_soon_also_when_there_is_another_one() {
+    let database = Postgres::shared().database();
+    let (one, other) = (made(&database), made(&database));
+    let (gone, anew, stays) = (new_subject(&one), new_subject(&one), new_subject(&one));
+    let sealed = [gone, anew, stays].map(|subject| other.seal(subject, ADDRESS).expect("sealed"));
+    one.discard_subject(gone).expect("discarded");
+    soon("the other node has forgotten it", || opened(&other, gone, &sealed[0]).is_none());
+    // A moment later it has another key: the other node must not go on with the one before.
+    one.discard_subject(anew).expect("discarded");
+    one.create_subject(anew).expect("made anew");
+    soon("the other node has the new one", || other.open_sealed(anew, &sealed[1]).is_err());
+    let text = other.seal(anew, ADDRESS).expect("sealed");
+    assert_eq!(opened(&one, anew, &text), Some(ADDRESS.to_owned()));
+    assert_eq!(opened(&other, stays, &sealed[2]), Some(ADDRESS.to_owned()));
+    // Erased after that it is erased for good.
+    one.discard_subject(gone).expect("discarding again changes nothing");
+    one.erase_subject(gone).expect("erased");
+    assert!(matches!(other.create_subject(gone), Err(VaultError::NoSubjectKey { .. })));
+}
+
+#[test]
+fn what_was_discarded_is_remembered_for_no_longer_than_it_is_asked_for() {
+    let database = Postgres::shared().database();
+    let vault = made(&database);
+    let (discarded, erased) = (new_subject(&vault), new_subject(&vault));
+    vault.discard_subject(discarded).expect("discarded");
+    vault.erase_subject(erased).expect("erased");
+    database.sql("UPDATE vault SET erasures = erasures + 5000");
+    vault.discard_subject(new_subject(&vault)).expect("discarded");
+    let left = answer(&database, "SELECT count(*), count(*) FILTER (WHERE discarded) FROM subject_keys");
+    assert_eq!(left, "2|1", "the erased one, and the one of just now");
+    assert!(vault.create_subject(discarded).expect("made"), "it may have another key");
+}
+
+#[test]
+fn a_node_that_is_cut_off_opens_nothing_for_long() {
+    let server = Postgres::start();
+    let database = server.database();
+    let proxy = Proxy::to(server.address());
+    let one = made(&database);
+    let cut_off = PostgresKeys::open(&address(&database.url_at(proxy.address())), Opening::Make).expect("the vault");
+    let subject = new_subject(&one);
+    let sealed = cut_off.seal(subject, ADDRESS).expect("sealed");
+    let kid = one.token_keys().current().kid().to_owned();
+    proxy.cut();
+    let began = Instant::now();
+    one.erase_subject(subject).expect("erased");
+    while cut_off.open_sealed(subject, &sealed).is_ok() {
+        assert!(began.elapsed() < UNCHECKED.subjects + Duration::from_secs(2), "it opens for ever");
+        thread::sleep(Duration::from_millis(10));
+    }
+    println!("opened for {:?} after the erasure", began.elapsed());
+    let error = cut_off.open_sealed(subject, &sealed).expect_err("it cannot tell");
+    assert!(matches!(error, VaultError::Unavailable { .. }), "{error}");
+    assert!(cut_off.token_key(&kid).expect("for a minute").is_some(), "the shop goes on");
+    proxy.mend();
+    soon("it hears of it", || {
+        cut_off.open_sealed(subject, &sealed).is_ok_and(|plain| plain.is_none())
+    });
+}
+
+#[test]
+fn a_look_costs_next_to_nothing() {
+    const LOOKS: u32 = 200;
+    let database = Postgres::shared().database();
+    let vault = made(&database);
+    for _ in 0..20 {
+        vault.erase_subject(new_subject(&vault)).expect("erased");
+    }
+    let place = PostgresKeys::at(&address(database.url())).expect("threads");
+    let mut seen = Seen::default();
+    place.changes(&mut seen).expect("looked");
+    let began = Instant::now();
+    for _ in 0..LOOKS {
+        place.changes(&mut seen).expect("looked");
+    }
+    let each = began.elapsed() / LOOKS;
+    println!("a look took {each:?}");
+    assert!(each < LOOK_EVERY / 20, "{each:?}");
 }
 
 #[test]
@@ -294,7 +417,7 @@ fn a_task_on_a_single_thread_may_ask_too() {
         let subject = new_subject(&vault);
         let sealed = vault.seal(subject, ADDRESS).expect("sealed");
         assert_eq!(opened(&made(&database), subject, &sealed), Some(ADDRESS.to_owned()));
-        vault.token_keys_for("invented");
+        assert!(vault.token_key("invented").expect("it can tell").is_none());
     });
 }
 

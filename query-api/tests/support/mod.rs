@@ -464,10 +464,14 @@ impl Shop {
     }
 
     pub(crate) fn serve(self) -> Served {
+        self.serve_with(query_api::router)
+    }
+
+    pub(crate) fn serve_with(self, router: impl FnOnce(QueryApi) -> Router) -> Served {
         let memory = Arc::new(self.memory);
         let (report, progress) = watch::channel(self.progress);
         let views: Arc<dyn Views> = memory.clone();
-        let router = query_api::router(QueryApi {
+        let router = router(QueryApi {
             views,
             progress,
             log_id: LOG,

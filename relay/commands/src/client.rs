@@ -1,0 +1,122 @@
+//! What is the same for everybody here who speaks to Kafka.
+
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use metrics::Counter;
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientContext, Statistics,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, ConsumerContext},
+    error::{KafkaError as Cause, RDKafkaErrorCode},
+    producer::{DeliveryResult, ProducerContext},
+};
+
+use crate::KafkaError;
+
+/// How often the same trouble is said.
+const SAID_EVERY: Duration = Duration::from_mins(1);
+
+const AWAY: &str = "no broker of Kafka can be reached";
+
+/// What a client of Kafka says of its connections.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    trouble: Mutex<Option<String>>,
+    pub(crate) lost: Counter,
+}
+
+impl Connected {
+    pub(crate) fn new() -> Self {
+        let lost = metrics::counter!("jangbu_transport_lost_total");
+        lost.increment(0);
+        Self {
+            trouble: Mutex::new(Some("no broker has answered yet".to_owned())),
+            lost,
+        }
+    }
+
+    /// Why no broker is connected, if none is.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+}
+
+impl ClientContext for Connected {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(facility, message, "Kafka's client");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        *self.trouble.lock() = (!up).then(|| AWAY.to_owned());
+    }
+
+    fn error(&self, error: Cause, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.trouble.lock() = Some(AWAY.to_owned());
+        }
+        tracing::debug!(%error, reason, "Kafka's client");
+    }
+}
+
+impl ConsumerContext for Connected {}
+
+impl ProducerContext for Connected {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, record)) = result {
+            // What it was is sent again by whoever owes it or waits for it.
+            self.lost.increment(1);
+            tracing::debug!(%error, topic = rdkafka::Message::topic(record), "a record did not arrive");
+        }
+    }
+}
+
+/// What passes by itself, when a broker comes back.
+pub(crate) fn is_passing(error: &Cause) -> bool {
+    !matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::Fatal
+        )
+    )
+}
+
+/// Lets go of a consumer, and waits so long for that. It may take as long as Kafka is away; then it goes on behind.
+pub(crate) fn let_go<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>, within: Duration) {
+    let (gone, has_gone) = mpsc::channel();
+    let letting_go = thread::Builder::new().name("kafka-close".into()).spawn(move || {
+        drop(consumer);
+        // Nobody may wait any more.
+        let _ = gone.send(());
+    });
+    match letting_go {
+        Ok(_) if has_gone.recv_timeout(within).is_ok() => {}
+        Ok(_) => tracing::debug!("a consumer is let go of without Kafka's word"),
+        Err(error) => tracing::debug!(%error, "no thread can be started"),
+    }
+}
+
+/// What stands in the way is said when it is another than before, and once in a while.
+#[derive(Default)]
+pub(crate) struct Said(Option<(String, Instant)>);
+
+impl Said {
+    pub(crate) fn is_news(&mut self, error: &KafkaError) -> bool {
+        let text = error.to_string();
+        let is_news = self.0.as_ref().is_none_or(|(said, at)| *said != text || at.elapsed() > SAID_EVERY);
+        if is_news {
+            self.0 = Some((text, Instant::now()));
+        }
+        is_news
+    }
+}
