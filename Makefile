@@ -59,6 +59,9 @@ test: check setup-servers ## what CI runs: check, every test on real servers, 10
 	tools/fuzz.sh $(FUZZ_SECONDS)
 	$(call heading,Fuzzing of the two APIs)
 	tools/api-fuzz.sh '$(TARGET)/debug/jangbu'
+	$(call heading,Compose HAProxy and Kubernetes files)
+	tools/check-deployment.sh self-test
+	tools/check-deployment.sh
 	$(call heading,The purchase of the README)
 	tools/readme-test.sh '$(TARGET)/debug/jangbu'
 

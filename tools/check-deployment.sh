@@ -14,7 +14,7 @@ cache="${JANGBU_CACHE:-$HOME/.cache/jangbu}"
 KUBERNETES_VERSIONS=(1.28 1.37)
 
 tools/setup.sh deployment
-export PATH="$cache/go/bin:$PATH:/usr/sbin"
+export PATH="$PATH:/usr/local/go/bin:/usr/sbin"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 (cd tools/deployment-check && GOFLAGS=-mod=readonly go build -trimpath -o "$scratch/deployment-check" .)

@@ -13,8 +13,6 @@ set -euo pipefail
 
 CARGO_DENY_VERSION=0.20.2
 CARGO_FUZZ_VERSION=0.13.2
-# Older ones that are there already will do, as tools/deployment-check/go.mod says.
-GO_VERSION=1.26.8
 cache="${JANGBU_CACHE:-$HOME/.cache/jangbu}"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -108,34 +106,14 @@ need_server_commands() {
   [ ${#missing[@]} -eq 0 ] || need_server_packages "${missing[@]}"
 }
 
-# Go, if there is none or it is too old, beside the clone: the toolchain that Go's own module proxy has. Debian 12 has 1.19.
+# Go, which Debian 12 has too old. One of 1.21 or later fetches by itself the version that a module asks for.
 need_go() {
-  local wanted found archive sum place
-  wanted=$(sed -n 's/^go //p' tools/deployment-check/go.mod)
-  for place in "$cache/go/bin/go" go; do
+  local found place
+  for place in go /usr/local/go/bin/go; do
     found=$("$place" env GOVERSION 2>/dev/null | sed 's/^go//') || continue
-    [ -z "$found" ] || [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ] || return 0
+    [ -z "$found" ] || [ "$(printf '1.21\n%s\n' "$found" | sort -V | head -n 1)" != 1.21 ] || return 0
   done
-  case "$(uname -s)-$(uname -m)" in
-    Linux-x86_64) archive=linux-amd64 sum=30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7 ;;
-    Linux-aarch64) archive=linux-arm64 sum=02b36b6787b3ac767668f630e2998df45a3b1f9ffee08d1bf3ef6487cd658d99 ;;
-    *) fail "Go $wanted" "https://go.dev/dl/" ;;
-  esac
-  say "fetching Go $GO_VERSION (once)"
-  mkdir -p "$cache"
-  local url="https://proxy.golang.org/golang.org/toolchain/@v/v0.0.1-go$GO_VERSION.$archive.zip"
-  local new
-  new=$(mktemp -d "$cache/go-new-XXXXXX")
-  trap "rm -rf '$new'" EXIT
-  curl --proto '=https' --tlsv1.2 -sSfLo "$new/go.zip" "$url" >&2 || fail "Go $wanted" "curl -O $url"
-  echo "$sum  $new/go.zip" | sha256sum --check --quiet >&2 || fail "the Go whose checksum is known" "https://go.dev/dl/"
-  unzip -q "$new/go.zip" -d "$new" >&2
-  # In a module no file can be run.
-  chmod -R a+x "$new/golang.org/toolchain@v0.0.1-go$GO_VERSION.$archive/bin" "$new/golang.org/toolchain@v0.0.1-go$GO_VERSION.$archive/pkg/tool"
-  rm -rf "$cache/go"
-  mv -T "$new/golang.org/toolchain@v0.0.1-go$GO_VERSION.$archive" "$cache/go"
-  rm -rf "$new"
-  trap - EXIT
+  fail "Go 1.21 or later" "see https://go.dev/dl/"
 }
 
 need_servers() {
@@ -196,7 +174,7 @@ case "${1:-}" in
     need_python_packages tools/api-fuzz.txt "$cache/api-fuzz" schemathesis
     ;;
   deployment)
-    need_commands curl=curl unzip=unzip openssl=openssl
+    need_commands openssl=openssl
     need_server_commands haproxy=haproxy
     need_go
     need_python_packages tools/deployment-check/kubernetes-validate.txt "$cache/kubernetes-validate" kubernetes-validate
