@@ -79,7 +79,7 @@ impl EngineSettings {
 struct Ticket {
     answer: oneshot::Sender<Result<Response, EngineError>>,
     /// The place in the queue, taken until there is an answer: also when nobody waits for it any more.
-    _place: Option<Counted>,
+    _place: Option<Arc<Counted>>,
     /// Of a request whose trace is collected.
     traced: Option<Box<Traced>>,
 }
@@ -107,6 +107,8 @@ struct Shared {
     elsewhere: Option<Arc<dyn Elsewhere>>,
     waiting: Arc<AtomicUsize>,
     watching: Arc<AtomicUsize>,
+    /// Questions of each shard that another process is asked.
+    asked: Box<[Arc<AtomicUsize>]>,
     /// What each shard's engine is owed an answer to.
     unanswered: Box<[AtomicUsize]>,
     queue: usize,
@@ -119,8 +121,8 @@ struct Shared {
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
-    fn below(counter: &Arc<AtomicUsize>, limit: usize, full: &'static str) -> Result<Self, EngineError> {
-        let counted = Self(Arc::clone(counter));
+    fn below(counter: &Arc<AtomicUsize>, limit: usize, full: &'static str) -> Result<Arc<Self>, EngineError> {
+        let counted = Arc::new(Self(Arc::clone(counter)));
         let others = counter.fetch_add(1, Ordering::Relaxed);
         if others < limit { Ok(counted) } else { Err(turned_away(full)) }
     }
@@ -130,6 +132,9 @@ impl Counted {
 const QUEUE: &str = "queue";
 const WATCHERS: &str = "watchers";
 const UNANSWERED: &str = "unanswered";
+
+/// Of the places in the queue a shard of another process has one part in so many.
+const OF_A_SHARD: usize = 4;
 
 fn turned_away(full: &'static str) -> EngineError {
     metrics::counter!("jangbu_engine_rejected_total", "full" => full).increment(1);
@@ -174,6 +179,7 @@ impl Engine {
             elsewhere: settings.elsewhere.clone(),
             waiting: Arc::default(),
             watching: Arc::default(),
+            asked: shards.all().map(|_| Arc::default()).collect(),
             unanswered: shards.all().map(|_| AtomicUsize::new(0)).collect(),
             queue: settings.queue,
             watchers: settings.watchers,
@@ -308,6 +314,11 @@ impl Engine {
         self.shared.inboxes.durable(shard)
     }
 
+    /// Whether the engines of all shards are in this process.
+    pub fn holds_all(&self) -> bool {
+        self.shared.inboxes.here().len() == usize::from(self.shared.shards.count())
+    }
+
     /// How many shards the log has.
     pub fn shards(&self) -> Shards {
         self.shared.shards
@@ -350,7 +361,7 @@ impl Engine {
         unanswered.map_or(0, |unanswered| unanswered.load(Ordering::Relaxed))
     }
 
-    async fn ask_for_state(&self, shard: u16, place: Option<Counted>, question: Question) -> Result<Option<Versioned>, EngineError> {
+    async fn ask_for_state(&self, shard: u16, place: Option<Arc<Counted>>, question: Question) -> Result<Option<Versioned>, EngineError> {
         match self.ask(shard, place, None, question).await? {
             Response::State(state) => Ok(state),
             _ => Err(other_answer()),
@@ -360,7 +371,7 @@ impl Engine {
     async fn ask(
         &self,
         shard: u16,
-        place: Option<Counted>,
+        place: Option<Arc<Counted>>,
         traced: Option<Box<Traced>>,
         question: Question,
     ) -> Result<Response, EngineError> {
@@ -369,21 +380,24 @@ impl Engine {
         };
         let inboxes = &self.shared.inboxes;
         if inboxes.is_here(shard) {
-            match self.ask_here(shard, None, traced, question.clone()).await {
+            match self.ask_here(shard, place.clone(), traced, question.clone()).await {
                 // It went to another process meanwhile. A command has a key, so that one does not decide it again.
                 Err(EngineError::Stopping) => {}
                 answer => return answer,
             }
         }
-        let answer = elsewhere.ask(shard, question, inboxes).await;
-        drop(place);
-        answer
+        // A shard that nobody has at the moment must not take the places of all others. Watchers have places of their own.
+        let _of_shard = match (place, self.shared.asked.get(usize::from(shard))) {
+            (Some(place), Some(asked)) => Some((place, Counted::below(asked, self.shared.queue / OF_A_SHARD, QUEUE)?)),
+            _ => None,
+        };
+        elsewhere.ask(shard, question, inboxes).await
     }
 
     async fn ask_here(
         &self,
         shard: u16,
-        place: Option<Counted>,
+        place: Option<Arc<Counted>>,
         traced: Option<Box<Traced>>,
         question: Question,
     ) -> Result<Response, EngineError> {

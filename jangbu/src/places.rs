@@ -80,8 +80,21 @@ impl Log {
         // This process holds the directory now: what another one said of itself is over.
         let _ = std::fs::remove_file(data.join(ADDRESS));
         let reader = store.reader()?;
-        let known = reader.shard_count()?;
+        let mut known = reader.shard_count()?;
+        if let (Some(waiting), None, Role::CommandApi | Role::QueryApi | Role::Relay) = (waiting, known, settings.role) {
+            // Its first engine says how many shards it has: whoever guessed would ask for another number.
+            waiting("the log is empty: waiting for its first engine");
+            while known.is_none() {
+                std::thread::sleep(STAND_BY);
+                known = store.reader()?.shard_count()?;
+            }
+        }
         let shards = settings.shards.or(known).unwrap_or(Shards::ONE);
+        if let Some(known) = known.filter(|known| *known != shards && settings.role != Role::All) {
+            return Err(Failure::wrong(format_args!(
+                "this log has {known} shards and keeps them; set JANGBU_SHARDS={known}"
+            )));
+        }
         let instance = instance(data)?;
         // Before anything else is opened: what the holder does meanwhile, with keys and views too, is its own.
         if let Some(waiting) = waiting

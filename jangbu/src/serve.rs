@@ -201,6 +201,9 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
         tokio::select! {
             () = tokio::time::sleep(drain) => {}
             () = signals.next() => {}
+            reason = shop.ended() => {
+                return Err(at_once(&Failure::failed(format_args!("the engine has ended: {reason}"))));
+            }
         }
     }
     tracing::info!("the shop is closing");
@@ -393,10 +396,10 @@ impl Shop {
             health.watches_engine(engine);
         }
         if let Some(kafka) = &kafka {
-            kafka.watched_by(health, role);
+            kafka.watched_by(health, role, engine.as_ref());
         }
-        if let Sells::Some(group) = &sells {
-            group.watched_by(health);
+        if let (Sells::Some(group), Some(engine)) = (&sells, &engine) {
+            group.watched_by(health, engine);
         }
         let looks = telemetry::Looks {
             log: matches!(role, Role::All | Role::Engine).then(|| (Arc::clone(&log.store), log.shards)),
@@ -422,7 +425,8 @@ impl Shop {
         let (Some(api), Some(engine)) = (&self.api, &self.engine) else {
             return Ok(());
         };
-        if !matches!(self.sells, Sells::All(_)) {
+        let to_load = settings.demo || settings.admin.is_some();
+        if to_load && !matches!(self.sells, Sells::All(_)) {
             wait_for_engines(engine, self.shards, health).await;
         }
         if let Some(admin) = &settings.admin {
@@ -606,7 +610,6 @@ async fn start_engine(
         payment_timeout: settings.payment_timeout,
         ..EngineSettings::new(core, log.instance)
     };
-    let together = apart.is_some();
     if let Some((transport, elsewhere)) = apart {
         engine_settings.transport = transport;
         engine_settings.elsewhere = Some(elsewhere);
@@ -627,7 +630,7 @@ async fn start_engine(
     let engines = Engines::new(&log.store, gateway, engine_settings, subscribers, Handle::current());
     let engine = engines.engine();
     let sells = match &kafka {
-        Some(kafka) if together => Sells::Some(kafka.join(engines)?),
+        Some(kafka) if settings.shares_shards() => Sells::Some(kafka.join(engines)?),
         _ => Sells::All(aside(move || Ok(engines.start_all()?)).await?),
     };
     if let Some(kafka) = kafka {

@@ -371,6 +371,16 @@ impl Settings {
                 "a process that is not the whole shop needs what the others have too: set {what}, or run `jangbu serve` without --role"
             )))
         };
+        let own_keys = matches!(&self.keys, KeysPlace::Directory(keys) if *keys == self.data.join("keys"));
+        if self.role == Role::All && !self.shares_shards() {
+            return Ok(());
+        }
+        if self.simulates() && matches!(self.role, Role::All | Role::Engine) {
+            return needs("JANGBU_TOSS__URL=http://... (the provider, or a `jangbu simulator`)");
+        }
+        if own_keys && matches!(self.role, Role::All | Role::CommandApi | Role::QueryApi) {
+            return needs("JANGBU_KEYS=postgres://... (another database than the log's), or a directory that all of them have");
+        }
         if self.role == Role::All {
             return Ok(());
         }
@@ -383,10 +393,12 @@ impl Settings {
         if matches!(self.role, Role::CommandApi | Role::Engine | Role::Relay) && self.kafka.is_none() {
             return needs("JANGBU_KAFKA=HOST:PORT");
         }
-        if self.role == Role::Engine && self.gateway == Gateway::Simulator && self.toss_url.is_none() {
-            return needs("JANGBU_TOSS__URL=http://... (the provider, or a `jangbu simulator`)");
-        }
         Ok(())
+    }
+
+    /// Whether the provider is the simulator of this process.
+    fn simulates(&self) -> bool {
+        self.gateway == Gateway::Simulator && self.toss_url.is_none()
     }
 
     /// Whether engines of several processes share the shards of the log, through Kafka.
@@ -970,6 +982,7 @@ mod tests {
             ("JANGBU_STORE", "postgres://h/d"),
             ("JANGBU_KAFKA", "h:9092"),
             ("JANGBU_TOSS__URL", "http://provider"),
+            ("JANGBU_KEYS", "postgres://h/keys"),
         ];
         let with = |role: &str, without: &str| {
             let set = shared.iter().filter(|(name, _)| *name != without).copied();
@@ -981,7 +994,13 @@ mod tests {
             let line = with(role, "JANGBU_STORE").expect_err("no log").line().to_owned();
             assert!(line.contains("JANGBU_STORE"), "{line}");
         }
-        assert!(with("engine", "JANGBU_TOSS__URL").is_err());
+        for role in ["all", "engine"] {
+            assert!(with(role, "JANGBU_TOSS__URL").is_err(), "{role}");
+        }
+        for role in ["all", "command-api", "query-api"] {
+            let line = with(role, "JANGBU_KEYS").expect_err("keys of its own").line().to_owned();
+            assert!(line.contains("JANGBU_KEYS"), "{line}");
+        }
         assert!(with("relay", "JANGBU_KAFKA").is_err());
         assert!(with("query-api", "JANGBU_KAFKA").is_ok());
     }

@@ -3,6 +3,9 @@
 //! Events come by the [`Tail`], or from the log when the tail had no room or the views were away. Whatever way they come, each counts
 //! once and none is left out: an event that cannot be counted stalls its shard, visibly, until it can. The other shards go on.
 //!
+//! A log may lose its end (a backup that is restored, a standby that had not got everything) and record other events in its place. So wherever
+//! the views go on from a checkpoint, the event there has to be the one that they counted; if it is not, they are filled anew.
+//!
 //! Of several processes that may write the same views one keeps them. The others stand by, and one of them goes on when that one is stopped,
 //! dies, or gives no sign of life; should it come back, it is told so by the store, and stands by in its turn.
 
@@ -15,7 +18,7 @@ use std::{
 };
 
 use aggregates::{CommerceEvent, Recorded, Timestamp};
-use event_store::{Event, EventStore, LogReader, Shards, StoreError};
+use event_store::{Event, EventStore, Head, LogReader, Shards, StoreError};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -33,6 +36,9 @@ const SOONEST: Duration = Duration::from_millis(10);
 
 /// How long a thread may be told to stop before it notices.
 const NOTICED_WITHIN: Duration = Duration::from_millis(100);
+
+/// Why views cannot go on that counted what the log has lost.
+const REPLACED: &str = "it has another event where they counted last";
 
 /// How the views are kept.
 #[derive(Clone, Debug)]
@@ -111,6 +117,13 @@ pub struct ShardProgress {
     pub recorded_at: Timestamp,
     /// The newest event of the log that the views have heard of.
     pub head: u64,
+}
+
+impl ShardProgress {
+    /// The last event that counts: where it is, and when it was recorded.
+    fn counted(&self) -> (u64, Timestamp) {
+        (self.position, self.recorded_at)
+    }
 }
 
 /// Whether the views go on.
@@ -404,19 +417,22 @@ impl Work {
             return Ok(true);
         };
         let mut accepted = Vec::new();
-        let mut ends: BTreeMap<u16, u64> = shards.iter().map(|(shard, known)| (*shard, known.position)).collect();
+        let mut ends: BTreeMap<u16, (u64, Timestamp)> = shards.values().map(|known| (known.shard, known.counted())).collect();
         let mut gap = false;
         for recorded in batches.iter().flat_map(|batch| batch.iter()) {
             let end = ends.entry(recorded.shard).or_default();
             if self.stalls.contains_key(&recorded.shard) {
                 // It is read from the log when its shard is tried again.
                 heard_of(shards, recorded.shard, recorded.position);
-            } else if recorded.position == *end + 1 {
-                *end = recorded.position;
+            } else if recorded.position == end.0 + 1 {
+                *end = (recorded.position, recorded.at);
                 accepted.push(recorded);
-            } else if recorded.position > *end {
+            } else if recorded.position > end.0 {
                 gap = true;
                 heard_of(shards, recorded.shard, recorded.position);
+            } else if recorded.position == end.0 && recorded.at != end.1 {
+                // Another event than the one that is counted: the log decides.
+                return Ok(true);
             } // Else it counts already.
         }
         match self.count(&accepted) {
@@ -437,6 +453,7 @@ impl Work {
         while more && !self.waiting.stopped() {
             more = false;
             for (shard, head) in &heads {
+                self.heard(*shard, *head);
                 if self.stalls.get(shard).is_some_and(|stall| Instant::now() < stall.again) {
                     continue;
                 }
@@ -456,17 +473,26 @@ impl Work {
         Ok(())
     }
 
-    /// Counts the next batch of a shard's log; tells whether there was one.
+    /// Counts the next batch of a shard's log; tells whether there was one. It is read from the last event on that counts: the others follow
+    /// what is counted only if the log still has that one.
     fn count_logged(&mut self, shard: u16, head: u64) -> Result<bool, Trouble> {
-        let after = self.position(shard);
+        let (after, recorded_at) = self.counted(shard);
         if after >= head {
             return Ok(false);
         }
-        let limit = self.settings.batch_events;
-        let events = self
+        let from = after.saturating_sub(1);
+        let limit = self.settings.batch_events.saturating_add(1);
+        let mut events = self
             .reader()
-            .and_then(|reader| reader.events(shard, after, limit))
-            .map_err(|error| self.unread(shard, after, &error, Whose::OneShard))?;
+            .and_then(|reader| reader.events(shard, from, limit))
+            .map_err(|error| self.unread(shard, after, &error, Whose::OneShard))?
+            .into_iter()
+            .peekable();
+        let last = events.next_if(|event| event.position == after);
+        if last.is_some_and(|event| Timestamp::from_micros(event.recorded_at) != recorded_at) {
+            self.fill_anew(REPLACED)?;
+            return Ok(true);
+        }
         let (recorded, poison) = decode(shard, after, events);
         self.count(&recorded.iter().collect::<Vec<_>>())?;
         if let Some(poison) = poison {
@@ -499,30 +525,60 @@ impl Work {
         let Some(log) = heads.first().map(|head| head.log_id) else {
             return Ok(Vec::new());
         };
-        let known = self.known.as_ref();
-        let ahead = heads.iter().any(|head| self.position(head.shard) > head.position);
-        let other = known.and_then(|known| known.log) != Some(log);
-        if ahead || other {
-            if known.is_some_and(|known| known.log.is_some()) {
-                tracing::warn!(%log, ahead, "the views were folded from another log than this one: they are filled anew");
-            }
-            self.fold.forget();
-            self.stalls.clear();
-            let count = self.reader().and_then(LogReader::shard_count);
-            self.count = count.map_err(|error| self.unread(0, 0, &error, Whose::AllShards))?;
-            self.views.reset(log).map_err(|error| unsaved(0, 1, error))?;
-            self.known = Some(Known {
-                log: Some(log),
-                shards: BTreeMap::new(),
-            });
-        }
-        for head in &heads {
-            self.heard(head.shard, head.position);
+        let folded_from = self.known.as_ref().and_then(|known| known.log);
+        if folded_from != Some(log) {
+            self.begin(log, folded_from.map(|_| "it has another id"))?;
+        } else if let Some(why) = self.contradicted(&heads) {
+            self.fill_anew(why)?;
         }
         Ok(heads.into_iter().map(|head| (head.shard, head.position)).collect())
     }
 
-    fn heads(&mut self) -> Result<Vec<event_store::Head>, StoreError> {
+    /// Why a log with these heads is not the one that was counted, although it has the same id.
+    ///
+    /// That its last event is the one that counts is told by when it was recorded: its id names but a place and an epoch, and whoever goes on
+    /// with a log that lost its end may write under the same epoch again.
+    fn contradicted(&self, heads: &[Head]) -> Option<&'static str> {
+        let known = self.known.as_ref()?;
+        known.shards.values().find_map(|known| {
+            let (position, recorded_at) = known.counted();
+            let head = heads.iter().find(|head| head.shard == known.shard);
+            let (end, ended_at) = head.map_or((0, 0), |head| (head.position, head.recorded_at));
+            if position > end {
+                Some("it ends before the last event that they count")
+            } else {
+                let replaced = position > 0 && position == end && recorded_at != Timestamp::from_micros(ended_at);
+                replaced.then_some(REPLACED)
+            }
+        })
+    }
+
+    /// Drops what was folded from a history that the log does not have any more.
+    fn fill_anew(&mut self, why: &str) -> Result<(), Trouble> {
+        match self.known.as_ref().and_then(|known| known.log) {
+            Some(log) => self.begin(log, Some(why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins with nothing: the views are folded from this log from now on. What was folded before, if anything was, is not right, for a reason.
+    fn begin(&mut self, log: Uuid, why: Option<&str>) -> Result<(), Trouble> {
+        if let Some(why) = why {
+            tracing::warn!(%log, why, "the views were folded from another log than this one: they are filled anew");
+        }
+        self.fold.forget();
+        self.stalls.clear();
+        let count = self.reader().and_then(LogReader::shard_count);
+        self.count = count.map_err(|error| self.unread(0, 0, &error, Whose::AllShards))?;
+        self.views.reset(log).map_err(|error| unsaved(0, 1, error))?;
+        self.known = Some(Known {
+            log: Some(log),
+            shards: BTreeMap::new(),
+        });
+        Ok(())
+    }
+
+    fn heads(&mut self) -> Result<Vec<Head>, StoreError> {
         let count = match self.count {
             // How many shards a log has is fixed once.
             Some(count) => Some(count),
@@ -580,11 +636,9 @@ impl Work {
         Ok(())
     }
 
-    fn position(&self, shard: u16) -> u64 {
-        self.known
-            .as_ref()
-            .and_then(|known| known.shards.get(&shard))
-            .map_or(0, |known| known.position)
+    fn counted(&self, shard: u16) -> (u64, Timestamp) {
+        let known = self.known.as_ref().and_then(|known| known.shards.get(&shard));
+        known.map_or_else(Default::default, ShardProgress::counted)
     }
 
     fn reader(&mut self) -> Result<&dyn LogReader, StoreError> {
@@ -765,9 +819,9 @@ fn moves(shards: &BTreeMap<u16, ShardProgress>, events: &[&Recorded]) -> Vec<Mov
 }
 
 /// Reads what the log holds after a position, up to the first event that cannot be read.
-fn decode(shard: u16, after: u64, events: Vec<Event>) -> (Vec<Recorded>, Option<Trouble>) {
-    let mut recorded = Vec::with_capacity(events.len());
-    for (event, position) in events.into_iter().zip(after + 1..) {
+fn decode(shard: u16, after: u64, events: impl Iterator<Item = Event>) -> (Vec<Recorded>, Option<Trouble>) {
+    let mut recorded = Vec::with_capacity(events.size_hint().0);
+    for (event, position) in events.zip(after + 1..) {
         if event.position != position {
             let reason = format!("the log has {} where {position} belongs", event.position);
             let whose = Whose::OneShard;

@@ -19,7 +19,7 @@ use super::{
     provider::{self, Caller},
     traced::Traces,
     worker::{Meters, Worker},
-    writing::{Taken, write_batches},
+    writing::{Sure, Taken, write_batches},
 };
 use crate::{Core, CoreSettings};
 
@@ -53,6 +53,7 @@ pub struct Running {
 struct Shard {
     head: Head,
     core: Core<Ticket>,
+    sure: Arc<Sure>,
     inbox: mpsc::Sender<Post>,
     messages: mpsc::Receiver<Post>,
 }
@@ -153,6 +154,7 @@ impl Engines {
             shards.push(Shard {
                 head,
                 core,
+                sure: Arc::new(Sure::now()),
                 inbox,
                 messages,
             });
@@ -165,6 +167,7 @@ impl Engines {
         let taken = |shard: &Shard| Taken {
             shard: shard.head.shard,
             epoch: shard.head.epoch,
+            sure: Arc::clone(&shard.sure),
             inbox: shard.inbox.clone(),
         };
         let taken = shards.iter().map(taken).collect();
@@ -183,6 +186,7 @@ impl Engines {
             let worker = Worker {
                 shard: number,
                 core: shard.core,
+                sure: shard.sure,
                 inbox: shard.inbox,
                 shared: Arc::clone(shared),
                 caller: self.caller.clone(),

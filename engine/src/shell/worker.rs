@@ -20,11 +20,16 @@ use super::{
     provider::Caller,
     traced::{self, Traces},
     transport::Transport,
+    writing::Sure,
 };
-use crate::{Core, Input, Output};
+use crate::{Core, EngineError, Input, Output};
 
 /// The most inputs that one turn takes.
 const INPUTS: usize = 1_024;
+
+/// So long after the log has said whose the shard is that may be believed: longer than heartbeats are apart, and less than another process
+/// waits before it takes the shard of one that is silent.
+const SURE_FOR: Duration = Duration::from_secs(5);
 
 /// How often waiting requests are looked through for those that nobody waits for any more.
 const PRUNE_EVERY: Duration = Duration::from_secs(5);
@@ -32,6 +37,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Worker {
     pub(super) shard: u16,
     pub(super) core: Core<Ticket>,
+    /// When it was last certain that the shard is this engine's.
+    pub(super) sure: Arc<Sure>,
     /// Its own.
     pub(super) inbox: mpsc::Sender<Post>,
     pub(super) shared: Arc<Shared>,
@@ -130,13 +137,33 @@ impl Worker {
         };
         for message in first.into_iter().chain(messages.try_iter().take(INPUTS)) {
             match message {
-                Post::Input(mut input) => {
-                    self.look_at(&mut input);
-                    inputs.push(input);
+                Post::Input(input) => {
+                    if let Some(mut input) = self.unless_outdated(input) {
+                        self.look_at(&mut input);
+                        inputs.push(input);
+                    }
                 }
                 Post::Stop => *stopping = true,
             }
         }
+    }
+
+    /// A process that stood still may have lost its shard without having heard of it: what it remembers is not what is. Where others may
+    /// have the shard, nothing is answered from memory before the log has said again whose it is. Commands are refused by the log.
+    fn unless_outdated(&self, input: Input<Ticket>) -> Option<Input<Ticket>> {
+        let remembers = match &input {
+            Input::Read(..) | Input::Watch(..) | Input::Parked(..) => true,
+            Input::Command(_, request) => request.dry_run,
+            _ => false,
+        };
+        if !remembers || self.shared.elsewhere.is_none() || self.sure.since() <= SURE_FOR {
+            return Some(input);
+        }
+        if let Input::Read(ticket, ..) | Input::Watch(ticket, ..) | Input::Parked(ticket, _) | Input::Command(ticket, _) = input {
+            // Whoever asked may have gone; they ask again, whoever has the shard then.
+            drop(ticket.answer.send(Err(EngineError::Stopping)));
+        }
+        None
     }
 
     /// What traces and figures have to know of an input.

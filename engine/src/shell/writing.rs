@@ -9,6 +9,7 @@ use std::{
 };
 
 use event_store::{Batch, CommitError, GIVEN_UP, LogReader, LogWriter};
+use parking_lot::Mutex;
 
 use super::{Post, clock::now};
 use crate::Input;
@@ -21,8 +22,29 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 pub(super) struct Taken {
     pub(super) shard: u16,
     pub(super) epoch: u64,
+    /// When the log last said that the shard is this writer's.
+    pub(super) sure: Arc<Sure>,
     /// Who hears what became of its batches.
     pub(super) inbox: mpsc::Sender<Post>,
+}
+
+/// When it was last certain that nobody else had the shard.
+#[derive(Debug)]
+pub(super) struct Sure(Mutex<Instant>);
+
+impl Sure {
+    pub(super) fn now() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    /// It was certain at this time, which is when the log was asked.
+    fn at(&self, time: Instant) {
+        *self.0.lock() = time;
+    }
+
+    pub(super) fn since(&self) -> Duration {
+        self.0.lock().elapsed()
+    }
 }
 
 impl Taken {
@@ -93,6 +115,7 @@ fn tell_all(shards: &[Taken], error: &str) {
 /// # Errors
 /// The disk failed.
 fn beat(writer: &mut dyn LogWriter, taken: &Taken) -> Result<(), String> {
+    let asked = Instant::now();
     if let Err(error) = writer.heartbeat(taken.shard, taken.epoch, now().micros()) {
         tracing::warn!(%error, shard = taken.shard, "the heartbeat was not written");
         match error {
@@ -102,6 +125,8 @@ fn beat(writer: &mut dyn LogWriter, taken: &Taken) -> Result<(), String> {
             }
             CommitError::Refused(_) | CommitError::NotWritten(_) | CommitError::Unknown(_) => {}
         }
+    } else {
+        taken.sure.at(asked);
     }
     Ok(())
 }
@@ -267,7 +292,15 @@ mod tests {
         assert_eq!(failing.commits, 3, "together, and two of them alone");
 
         let (inboxes, posts): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel()).unzip();
-        let taken: Vec<_> = (0..).zip(inboxes).map(|(shard, inbox)| Taken { shard, epoch: 1, inbox }).collect();
+        let taken: Vec<_> = (0..)
+            .zip(inboxes)
+            .map(|(shard, inbox)| Taken {
+                shard,
+                epoch: 1,
+                sure: Arc::new(Sure::now()),
+                inbox,
+            })
+            .collect();
         let (batches, to_write) = mpsc::channel();
         batches.send(batch(1)).expect("somebody listens");
         write_batches(&mut Failing { commits: 0 }, reader.as_ref(), &taken, &to_write);

@@ -31,7 +31,7 @@ pub(crate) struct Kafka {
 }
 
 /// This process's place among the engines.
-pub(crate) struct Group(Arc<Member>);
+pub(crate) struct Group(Member);
 
 impl From<KafkaError> for Failure {
     fn from(error: KafkaError) -> Self {
@@ -83,7 +83,7 @@ impl Kafka {
     pub(crate) fn join(&self, engines: Engines) -> Result<Group, Failure> {
         let commands = self.commands.as_ref();
         let commands = commands.ok_or_else(|| Failure::failed("this process has no way to the engines"))?;
-        Ok(Group(Arc::new(commands.join(engines, Handle::current())?)))
+        Ok(Group(commands.join(engines, Handle::current())?))
     }
 
     /// What operators decide in Kafka on inputs that were set aside is carried out by the engine.
@@ -119,12 +119,14 @@ impl Kafka {
     }
 
     /// Whether what has to be done by Kafka can be.
-    pub(crate) fn watched_by(&self, health: &Health, role: Role) {
-        if let Some(commands) = self.commands.clone() {
+    pub(crate) fn watched_by(&self, health: &Health, role: Role, engine: Option<&Engine>) {
+        if let (Some(commands), Some(engine)) = (self.commands.clone(), engine.cloned()) {
+            let alive = Arc::clone(&commands);
+            health.dies_when(move || (!alive.is_alive()).then(|| "what takes the answers of other engines has ended".to_owned()));
             health.hindered_when(move || {
-                commands
-                    .hindrance()
-                    .map(|hindrance| format!("the engines cannot be asked: {hindrance}"))
+                // Who holds all shards need not ask anybody.
+                let hindrance = commands.hindrance().filter(|_| !engine.holds_all());
+                hindrance.map(|hindrance| format!("the engines cannot be asked: {hindrance}"))
             });
         }
         if let Some(relay) = self.relay.clone()
@@ -161,11 +163,14 @@ pub(crate) fn move_checkpoint(settings: &Settings, shard: u16, to: u64) -> Resul
 
 impl Group {
     /// Whether the shards that it is assigned are taken.
-    pub(crate) fn watched_by(&self, health: &Health) {
-        let member = Arc::downgrade(&self.0);
+    pub(crate) fn watched_by(&self, health: &Health, engine: &Engine) {
+        let (standing, ended) = (self.0.watched(), self.0.watched());
+        let engine = engine.clone();
+        health.dies_when(move || ended().ended.then(|| "what takes commands from Kafka has ended".to_owned()));
         health.hindered_when(move || {
-            let standing = member.upgrade()?.standing();
-            if standing.is_ready() {
+            let standing = standing();
+            // Who holds all shards serves them also while Kafka is away.
+            if standing.is_ready() || engine.holds_all() {
                 return None;
             }
             Some(
@@ -178,8 +183,7 @@ impl Group {
 
     /// Leaves the group: what is begun is finished, and others take the shards.
     pub(crate) fn stop(self) {
-        // The last one who has it: whoever asks for its health has it for a moment only, and then it ends with that one.
-        drop(self.0);
+        self.0.stop();
     }
 }
 

@@ -43,7 +43,7 @@ impl Kafka {
         match *self {}
     }
 
-    pub(crate) fn watched_by(&self, _: &Health, _: Role) {
+    pub(crate) fn watched_by(&self, _: &Health, _: Role, _: Option<&Engine>) {
         match *self {}
     }
 
@@ -57,7 +57,7 @@ impl Kafka {
 }
 
 impl Group {
-    pub(crate) fn watched_by(&self, _: &Health) {
+    pub(crate) fn watched_by(&self, _: &Health, _: &Engine) {
         match *self {}
     }
 

@@ -10,7 +10,7 @@ enum Kind {
 
 use Kind::{Counter, Gauge, Histogram};
 
-const NAMES: [(&str, Kind, &str); 47] = [
+const NAMES: [(&str, Kind, &str); 51] = [
     ("jangbu_http_requests_total", Counter, "Requests that were answered."),
     (
         "jangbu_http_request_duration_seconds",
@@ -165,6 +165,26 @@ const NAMES: [(&str, Kind, &str); 47] = [
     ("jangbu_build_info", Gauge, "1, with the version in its label."),
     ("jangbu_ready", Gauge, "1 while `/readyz` says ready."),
     ("jangbu_data_free_bytes", Gauge, "Room on the disk of the data directory."),
+    (
+        "jangbu_transport_sent_total",
+        Counter,
+        "Questions, answers and messages that this process has given to Kafka.",
+    ),
+    (
+        "jangbu_transport_expired_total",
+        Counter,
+        "Questions that came when nobody waited for their answer any more: clocks that differ show here.",
+    ),
+    (
+        "jangbu_transport_skipped_total",
+        Counter,
+        "Records that could not be read, or are of another log.",
+    ),
+    (
+        "jangbu_transport_lost_total",
+        Counter,
+        "Those that Kafka did not take in time: they are sent again by whoever owes them or waits for them.",
+    ),
     (
         "jangbu_trace_spans_total",
         Counter,

@@ -2,7 +2,7 @@
 
 use super::{
     Place,
-    shop::{Broken, Log, account, is, line, order, placed, quick, start, wait_for, wait_until_counted},
+    shop::{Broken, Log, Replaced, account, is, line, order, placed, quick, start, wait_for, wait_until_counted},
 };
 use crate::{Runner, RunnerSettings, RunnerState};
 use aggregates::{OrderEvent, PaymentId};
@@ -231,6 +231,139 @@ pub fn views_that_are_ahead_of_a_restored_log_are_filled_anew(place: &impl Place
     let (handle, views) = start(&restored, place, quick());
     wait_until_counted(&handle, &restored);
     assert_eq!(views.orders(&[order(1), order(2), order(3)]).expect("an answer").len(), 1);
+}
+
+/// A log in which `before` happened, then `after`; logs that part at the same place are equal up to it.
+fn parted(before: &[u64], after: &[u64]) -> Log {
+    let mut log = Log::new(1);
+    for n in before {
+        log.record(0, &purchase(*n));
+    }
+    log.part();
+    for n in after {
+        log.record(0, &purchase(*n));
+    }
+    log
+}
+
+/// The log that was counted, with what it is to lose: ten events, of which the last four are the third order's.
+fn that_loses_its_end() -> Log {
+    let mut log = Log::new(1);
+    for n in 1..3 {
+        log.record(0, &purchase(n));
+    }
+    let mut end = purchase(3).to_vec();
+    end.insert(1, None);
+    log.record(0, &end);
+    assert_eq!(log.positions()[&0], 10);
+    log
+}
+
+/// What these views hold is what a fold of this log gives, and they show these orders alone.
+fn are_of(log: &Log, place: &impl Place, orders: &[u64]) {
+    let alone = place.another();
+    let (handle, views) = start(log, &alone, quick());
+    wait_until_counted(&handle, log);
+    handle.stop();
+    let all = [1, 2, 3, 4, 5, 6, 7].map(order);
+    let mut shown: Vec<_> = views.orders(&all).expect("an answer").into_keys().collect();
+    shown.sort_by_key(|id| id.uuid());
+    assert_eq!(shown, orders.iter().map(|n| order(*n)).collect::<Vec<_>>());
+    assert_eq!(place.dump(), alone.dump());
+}
+
+/// A log that was restored, or failed over, may have got as far as the views before they are asked again, and farther.
+pub fn views_of_events_that_the_log_has_lost_are_filled_anew(place: &impl Place) {
+    // Farther than they are, by many batches; and exactly as far, by an event of no aggregate.
+    let farther = parted(&[1, 2], &[4, 5, 6]);
+    let mut as_far = parted(&[1, 2], &[4]);
+    as_far.record(0, &[None]);
+    for (other, orders) in [(farther, [1, 2, 4, 5, 6].as_slice()), (as_far, &[1, 2, 4])] {
+        let place = place.another();
+        let log = that_loses_its_end();
+        let (handle, _) = start(&log, &place, quick());
+        wait_until_counted(&handle, &log);
+        handle.stop();
+        let settings = RunnerSettings {
+            batch_events: 2,
+            ..quick()
+        };
+        let (handle, _) = start(&other, &place, settings);
+        // Views that are as far already show nothing wrong by their position.
+        wait_for(&handle, |progress| {
+            progress.shards.iter().any(|known| known.recorded_at == other.ended_at(0)) && progress.position(0) == other.positions()[&0]
+        });
+        handle.stop();
+        are_of(&other, &place, orders);
+    }
+}
+
+/// Nobody tells the runner, and no read of it fails: the log at its address is another one.
+pub fn views_whose_log_loses_its_end_while_they_are_kept_are_filled_anew(place: &impl Place) {
+    let (log, mut other) = (that_loses_its_end(), parted(&[1, 2], &[]));
+    let store = Replaced::at_first(&log);
+    // It would not look at the log by itself before the test is over.
+    let settings = RunnerSettings {
+        poll: std::time::Duration::from_mins(10),
+        ..quick()
+    };
+    let (writer, _) = place.open();
+    let handle = Runner::start(std::sync::Arc::new(store.clone()), writer, settings).expect("a thread");
+    wait_until_counted(&handle, &log);
+    let offered = [4, 5, 6].map(|n| other.record(0, &purchase(n)));
+    store.by(&other);
+    // The first of them have the positions of those that were lost.
+    for batch in offered {
+        handle.tail().offer(batch);
+    }
+    wait_until_counted(&handle, &other);
+    handle.stop();
+    are_of(&other, place, &[1, 2, 4, 5, 6]);
+}
+
+/// Only one shard's log lost its end, or all of it.
+pub fn views_are_filled_anew_whichever_shard_lost_events(place: &impl Place) {
+    let of = |of_the_first: &[u64], of_the_second: &[u64]| {
+        let mut log = Log::new(1);
+        for (shard, orders) in [(0, of_the_first), (1, of_the_second)] {
+            for n in orders {
+                log.record(shard, &purchase(*n));
+            }
+            log.part();
+        }
+        log
+    };
+    let log = of(&[1, 2], &[3]);
+    let (handle, _) = start(&log, place, quick());
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    let other = of(&[1, 2, 4], &[]);
+    let (handle, _) = start(&other, place, quick());
+    wait_for(&handle, |progress| progress.position(0) == 9 && progress.position(1) == 0);
+    handle.stop();
+    are_of(&other, place, &[1, 2, 4]);
+}
+
+/// A log that goes on as it was is no other one, however often the views are asked.
+pub fn views_of_a_log_that_goes_on_are_not_filled_anew(place: &impl Place) {
+    let mut log = that_loses_its_end();
+    let (handle, _) = start(&log, place, quick());
+    wait_until_counted(&handle, &log);
+    handle.stop();
+    // What no event explains is gone when the views are filled anew.
+    place.add_an_account_that_no_event_explains();
+    for n in 4..8 {
+        let (handle, _) = start(&log, place, quick());
+        wait_until_counted(&handle, &log);
+        let batch = log.record(0, &purchase(n));
+        if n % 2 == 0 {
+            handle.tail().offer(batch);
+        }
+        wait_until_counted(&handle, &log);
+        handle.stop();
+    }
+    let kept = place.dump().lines().filter(|row| row.starts_with("accounts_v1: ")).count();
+    assert_eq!(kept, 1, "they were filled anew");
 }
 
 /// Two processes may keep the same views by mistake.

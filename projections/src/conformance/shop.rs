@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,6 +31,8 @@ pub struct Log {
     writer: Box<dyn LogWriter>,
     heads: BTreeMap<u16, Head>,
     sequences: HashMap<(&'static str, Uuid), u64>,
+    /// So many microseconds lie between one record and the next.
+    pace: i64,
 }
 
 impl Log {
@@ -43,6 +45,7 @@ impl Log {
             writer,
             heads: BTreeMap::new(),
             sequences: HashMap::new(),
+            pace: 1_000,
         }
     }
 
@@ -61,10 +64,15 @@ impl Log {
         self.writer.found(count).expect("a new log")
     }
 
+    /// What is recorded from now on happens at other times than in a log that has recorded the same so far.
+    pub fn part(&mut self) {
+        self.pace += 1;
+    }
+
     /// Records what happened in a shard, and returns it as it was recorded. None stands for a process's event.
     pub fn record(&mut self, shard: u16, happened: &[Option<CommerceEvent>]) -> Arc<[Recorded]> {
         let head = self.head(shard).clone();
-        let at = Timestamp::from_micros(head.recorded_at + 1_000);
+        let at = Timestamp::from_micros(head.recorded_at + self.pace);
         let recorded: Arc<[Recorded]> = happened
             .iter()
             .zip(head.position + 1..)
@@ -143,6 +151,12 @@ impl Log {
                 ..head
             },
         );
+    }
+
+    /// When the last event of a shard was recorded.
+    pub fn ended_at(&self, shard: u16) -> Timestamp {
+        let at = self.heads.get(&shard).map_or(0, |head| head.recorded_at);
+        Timestamp::from_micros(at)
     }
 
     /// Where each shard ends.
@@ -591,5 +605,81 @@ impl LogReader for Broken {
 
     fn shards(&self) -> Result<Vec<u16>, StoreError> {
         self.store.shards()
+    }
+}
+
+/// A log that was lost, and of which a copy took its place; both at the same address.
+#[derive(Clone)]
+pub struct Replaced(Arc<Mutex<MemoryStore>>);
+
+impl Replaced {
+    /// As long as the first one is there.
+    pub fn at_first(log: &Log) -> Self {
+        Self(Arc::new(Mutex::new(log.store.clone())))
+    }
+
+    /// From now on it is this one, also for who reads already.
+    pub fn by(&self, log: &Log) {
+        *self.0.lock().expect("nobody has panicked") = log.store.clone();
+    }
+
+    fn now(&self) -> MemoryStore {
+        self.0.lock().expect("nobody has panicked").clone()
+    }
+}
+
+impl EventStore for Replaced {
+    fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError> {
+        self.now().writer()
+    }
+
+    fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl LogReader for Replaced {
+    fn head(&self, shard: u16) -> Result<Option<Head>, StoreError> {
+        self.now().head(shard)
+    }
+
+    fn read(
+        &self,
+        records: &[RecordKey],
+        streams: &[StreamRead],
+    ) -> Result<(Vec<Option<IdempotencyRecord>>, Vec<StreamSlice>), StoreError> {
+        self.now().read(records, streams)
+    }
+
+    fn events(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.now().events(shard, after, limit)
+    }
+
+    fn stream(&self, stream: &StreamId, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.now().stream(stream, after, limit)
+    }
+
+    fn batches(&self, shard: u16, after: u64, limit: usize) -> Result<Vec<(u64, Hash, Hash, u64)>, StoreError> {
+        self.now().batches(shard, after, limit)
+    }
+
+    fn unfinished(&self, shard: u16) -> Result<Unfinished, StoreError> {
+        self.now().unfinished(shard)
+    }
+
+    fn parked(&self, shard: u16, limit: usize) -> Result<Vec<Parked>, StoreError> {
+        self.now().parked(shard, limit)
+    }
+
+    fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
+        self.now().parked_input(shard, id)
+    }
+
+    fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
+        self.now().shard_count()
+    }
+
+    fn shards(&self) -> Result<Vec<u16>, StoreError> {
+        self.now().shards()
     }
 }

@@ -104,6 +104,11 @@ impl Asker {
         })
     }
 
+    /// Whether its thread runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// What stands in the way of being answered.
     pub(crate) fn hindrance(&self) -> Option<String> {
         self.asking.hindrance.lock().clone()

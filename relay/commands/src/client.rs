@@ -78,7 +78,7 @@ impl ProducerContext for Connected {
     }
 }
 
-/// What passes by itself, when a broker comes back.
+/// What passes by itself, when a broker comes back. A refusal does not: somebody has to hear of it.
 pub(crate) fn is_passing(error: &Cause) -> bool {
     !matches!(
         error.rdkafka_error_code(),
@@ -87,6 +87,11 @@ pub(crate) fn is_passing(error: &Cause) -> bool {
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::Fatal
+                | RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
         )
     )
 }

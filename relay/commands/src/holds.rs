@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     thread,
     time::{Duration, Instant},
 };
@@ -180,11 +181,16 @@ impl Holds {
         thread::scope(|scope| {
             for (shard, seize) in due.iter().copied() {
                 scope.spawn(move || {
-                    let taken = if seize {
-                        self.engines.start_one(shard)
-                    } else {
-                        self.engines.start_if_vacant(shard)
-                    };
+                    let start = AssertUnwindSafe(|| {
+                        if seize {
+                            self.engines.start_one(shard)
+                        } else {
+                            self.engines.start_if_vacant(shard)
+                        }
+                    });
+                    // One shard that cannot be started at all is no reason to give the others up.
+                    let taken =
+                        catch_unwind(start).unwrap_or_else(|_| Err(StoreError::Corrupt("its engine panicked when it started".to_owned())));
                     self.taken(shard, taken);
                 });
             }

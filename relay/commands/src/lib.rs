@@ -104,6 +104,11 @@ impl Commands {
         Arc::clone(&self.asker) as Arc<dyn Elsewhere>
     }
 
+    /// Whether answers are taken still. Where they are not, the process should be replaced.
+    pub fn is_alive(&self) -> bool {
+        self.asker.is_alive()
+    }
+
     /// What stands in the way of being answered, if something does.
     pub fn hindrance(&self) -> Option<String> {
         self.asker.hindrance()

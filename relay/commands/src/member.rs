@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -43,10 +43,6 @@ const SAID_EVERY: Duration = Duration::from_secs(1);
 /// How long the group may take to let it go.
 const LEFT_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long its client needs to say so once all is given up. Closed before that it would say nothing, and the others wait until it counts
-/// as dead.
-const SAYS_SO_WITHIN: Duration = Duration::from_millis(500);
-
 /// How long the client may take to close.
 const CLOSED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -59,6 +55,8 @@ pub struct Standing {
     pub running: Vec<u16>,
     /// What stands in the way, if something does.
     pub hindrance: Option<String>,
+    /// It takes part no more. Where nobody has stopped it, the process should be replaced.
+    pub ended: bool,
 }
 
 impl Standing {
@@ -88,6 +86,16 @@ struct Shared {
     answering: Arc<Answering>,
     hindrance: Mutex<Option<String>>,
     stopped: AtomicBool,
+    ended: AtomicBool,
+}
+
+/// Says that the thread has ended, however it does.
+struct Ends(Arc<Shared>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Member {
@@ -114,12 +122,17 @@ impl Member {
             post,
             hindrance: Mutex::new(Some(NOT_JOINED.to_owned())),
             stopped: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         });
         let worker = Worker {
             config,
             shared: Arc::clone(&shared),
         };
-        let thread = thread::Builder::new().name("commands".into()).spawn(move || worker.run());
+        let ends = Ends(Arc::clone(&shared));
+        let thread = thread::Builder::new().name("commands".into()).spawn(move || {
+            let _ends = ends;
+            worker.run();
+        });
         Ok(Self {
             shared,
             thread: Some(thread.map_err(|error| KafkaError::new(format!("no thread can be started: {error}")))?),
@@ -128,12 +141,13 @@ impl Member {
 
     /// How it stands.
     pub fn standing(&self) -> Standing {
-        let hindrance = self.shared.hindrance.lock().clone();
-        Standing {
-            assigned: self.shared.holds.all_assigned(),
-            running: self.shared.holds.all_running(),
-            hindrance: hindrance.or_else(|| self.shared.holds.trouble()),
-        }
+        self.shared.standing()
+    }
+
+    /// Says how it stands, for whoever cannot hold the member itself.
+    pub fn watched(&self) -> impl Fn() -> Standing + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.standing()
     }
 
     /// Leaves the group: its shards finish what is begun and are given up, and others take them. Blocks until all is durable.
@@ -167,8 +181,6 @@ struct InGroup {
     over: AtomicBool,
     /// Something was said since the shards were looked after.
     said: AtomicBool,
-    /// How often it was said how far the partitions are done with, without Kafka's word that it has heard.
-    unheard: AtomicUsize,
     /// Partitions that no shard has.
     unknown: Mutex<Vec<u16>>,
 }
@@ -181,7 +193,6 @@ impl InGroup {
             joined: AtomicBool::new(false),
             over: AtomicBool::new(false),
             said: AtomicBool::new(false),
-            unheard: AtomicUsize::new(0),
             unknown: Mutex::default(),
         }
     }
@@ -255,13 +266,6 @@ impl ConsumerContext for InGroup {
         self.shared.holds.assigned(&known);
         self.joined.store(true, Ordering::Relaxed);
     }
-
-    fn commit_callback(&self, heard: KafkaResult<()>, _: &TopicPartitionList) {
-        self.unheard.fetch_sub(1, Ordering::Relaxed);
-        if let Err(error) = heard {
-            tracing::debug!(%error, "how far the partitions are done with was not heard");
-        }
-    }
 }
 
 fn shards_of(partitions: &TopicPartitionList) -> Vec<u16> {
@@ -273,6 +277,16 @@ fn shards_of(partitions: &TopicPartitionList) -> Vec<u16> {
 }
 
 impl Shared {
+    fn standing(&self) -> Standing {
+        let hindrance = self.hindrance.lock().clone();
+        Standing {
+            assigned: self.holds.all_assigned(),
+            running: self.holds.all_running(),
+            hindrance: hindrance.or_else(|| self.holds.trouble()),
+            ended: self.ended.load(Ordering::Relaxed),
+        }
+    }
+
     fn lost(&self, group: &InGroup) {
         group.joined.store(false, Ordering::Relaxed);
         group.unknown.lock().clear();
@@ -299,9 +313,8 @@ impl Shared {
             let _ = partitions.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
         }
         // Whoever takes over meets what it does not say once more, and has a record of it.
-        match consumer.commit(&partitions, CommitMode::Async) {
-            Ok(()) => drop(consumer.context().unheard.fetch_add(1, Ordering::Relaxed)),
-            Err(error) => tracing::debug!(%error, "how far the partitions are done with was not said"),
+        if let Err(error) = consumer.commit(&partitions, CommitMode::Async) {
+            tracing::debug!(%error, "how far the partitions are done with was not said");
         }
     }
 
@@ -361,7 +374,7 @@ impl Worker {
         let consumer: BaseConsumer<InGroup> = BaseConsumer::from_config_and_context(&self.config, context)?;
         let taken_part = self.take_part_by(&consumer);
         if taken_part.is_ok() {
-            leave(&consumer);
+            leave(&consumer, &self.shared.topic);
         }
         // What it is told from now on is for the one before.
         consumer.context().over.store(true, Ordering::Relaxed);
@@ -406,16 +419,18 @@ impl Worker {
 }
 
 /// The group hears that this process goes, so that its shards need not wait for a timeout.
-fn leave(consumer: &BaseConsumer<InGroup>) {
+fn leave(consumer: &BaseConsumer<InGroup>, topic: &str) {
     consumer.unsubscribe();
     let begun = Instant::now();
-    let mut given_up: Option<Instant> = None;
-    while begun.elapsed() < LEFT_WITHIN && given_up.is_none_or(|given_up| given_up.elapsed() < SAYS_SO_WITHIN) {
+    while begun.elapsed() < LEFT_WITHIN && consumer.assignment().is_ok_and(|assigned| assigned.count() > 0) {
         // What comes still is asked of the next one.
         let _ = consumer.poll(LOOKED_EVERY);
-        let nothing_is_held = consumer.assignment().is_ok_and(|assigned| assigned.count() == 0);
-        if nothing_is_held && consumer.context().unheard.load(Ordering::Relaxed) == 0 {
-            given_up.get_or_insert_with(Instant::now);
-        }
+    }
+    // Kafka hears of it when it has heard how far the partitions are done with. A client that is closed before that says nothing. What it is
+    // asked now it answers after that.
+    let mut any = TopicPartitionList::new();
+    any.add_partition(topic, 0);
+    if let Err(error) = consumer.committed_offsets(any, LEFT_WITHIN) {
+        tracing::debug!(%error, "the group may not have heard that this process goes");
     }
 }
