@@ -1,4 +1,4 @@
-//! The shop as many processes behind HAProxy, on real servers, while everything that can fail does in turn.
+//! The shop as many processes behind `HAProxy`, on real servers, while everything that can fail does in turn.
 //!
 //! Orders are placed until every fault has come at least once; `JANGBU_TEST_ORDERS` asks for more of both, and `make cluster` for 20,000.
 
@@ -134,6 +134,15 @@ async fn ends(client: &Client, placed: &[Placed]) -> HashMap<String, usize> {
     ends
 }
 
+/// All of them, or those that `JANGBU_TEST_FAULTS` names, with commas between.
+fn faults_asked_for() -> Vec<String> {
+    let asked = std::env::var("JANGBU_TEST_FAULTS");
+    asked.map_or_else(
+        |_| FAULTS.iter().map(|fault| (*fault).to_owned()).collect(),
+        |asked| asked.split(',').map(|fault| fault.trim().to_owned()).collect(),
+    )
+}
+
 /// What goes wrong, one after another.
 const FAULTS: &[&str] = &[
     "engine-1 killed",
@@ -266,8 +275,9 @@ async fn whatever_fails_every_acknowledged_order_settles_and_kafka_carries_every
         tokio::spawn(async move { place(&client, &buyers, &products, &stop, &placed).await })
     };
     let mut faults = 0;
-    for fault in FAULTS.iter().cycle() {
-        if faults >= FAULTS.len() && placed.load(Ordering::Relaxed) >= orders {
+    let chosen = faults_asked_for();
+    for fault in chosen.iter().cycle() {
+        if faults >= chosen.len() && placed.load(Ordering::Relaxed) >= orders {
             break;
         }
         eprintln!(

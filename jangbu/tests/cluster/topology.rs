@@ -1,4 +1,4 @@
-//! The production topology as processes on this machine: PostgreSQL, Kafka, Redis, the provider, HAProxy, and the shop in nine processes.
+//! The production topology as processes on this machine: PostgreSQL, Kafka, Redis, the provider, `HAProxy`, and the shop in nine processes.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,8 +21,11 @@ use crate::shop::{Client, LOOK, PATIENCE};
 /// How many shards the log has.
 pub(crate) const SHARDS: u16 = 16;
 
-/// How long a process takes requests still when it is told to end: longer than HAProxy needs to notice.
+/// How long a process takes requests still when it is told to end: longer than `HAProxy` needs to notice.
 const DRAIN: &str = "1500ms";
+
+/// A process that does not answer so quickly has got stuck.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// One process of the shop.
 pub(crate) struct Node {
@@ -147,21 +150,26 @@ impl Node {
         assert!(status.success(), "{} ends with {status}:\n{}", self.name, tail(&self.output()));
     }
 
-    /// Whether it says that it is ready.
-    pub(crate) async fn is_ready(&self) -> bool {
+    /// What it says to whoever asks whether it is ready, when it is not.
+    async fn unready(&self) -> Option<String> {
         let client = Client::new();
         client.moved_to(&self.address.to_string());
-        client.is_ready().await
+        let request = client.request(reqwest::Method::GET, "/readyz").timeout(ANSWERS_WITHIN);
+        match Client::send(request).await {
+            Ok(answer) if answer.status == 200 => None,
+            Ok(answer) => Some(answer.body.to_string()),
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     pub(crate) async fn wait_until_ready(&mut self) {
         let begun = Instant::now();
-        while !self.is_ready().await {
+        while let Some(reason) = self.unready().await {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("it can be asked"));
             assert!(ended.is_none(), "{} has ended: {}", self.name, tail(&self.output()));
             assert!(
                 begun.elapsed() < PATIENCE,
-                "{} does not get ready: {}",
+                "{} does not get ready: {reason}\n{}",
                 self.name,
                 tail(&self.output())
             );
