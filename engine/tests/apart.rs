@@ -295,7 +295,7 @@ async fn whoever_is_answered_knows_how_far_the_shards_are_that_it_stands_on() {
     let last = committed
         .iter()
         .filter(|event| &*event.event_type == "inventory.committed")
-        .last()
+        .next_back()
         .expect("sold");
     assert!(apart.outside.engine.durable(goods) >= last.position);
 }
