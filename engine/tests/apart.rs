@@ -294,8 +294,7 @@ async fn whoever_is_answered_knows_how_far_the_shards_are_that_it_stands_on() {
     let committed = reader.events(goods, 0, 1_000).expect("read");
     let last = committed
         .iter()
-        .filter(|event| &*event.event_type == "inventory.committed")
-        .next_back()
+        .rfind(|event| &*event.event_type == "inventory.committed")
         .expect("sold");
     assert!(apart.outside.engine.durable(goods) >= last.position);
 }
