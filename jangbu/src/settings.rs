@@ -178,6 +178,7 @@ pub(crate) enum KeysPlace {
 
 /// How Kafka is reached, as it is written.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "it is checked and refused"))]
 pub(crate) struct Kafka {
     pub(crate) brokers: String,
     pub(crate) security: String,
