@@ -30,7 +30,7 @@ ORDERS ?= 20000
 
 heading = @printf '\n==> %s\n' '$(1)'
 
-.PHONY: help run test simulate mutants fuzz kill cluster esdb-tests check format bench bench-shards audit clean-data services setup-build setup-test setup-servers
+.PHONY: help run test simulate mutants fuzz kill cluster esdb-tests check format bench bench-shards bench-postgres audit clean-data services setup-build setup-test setup-servers
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -118,6 +118,12 @@ bench-shards: setup-build ## measure purchases with 1, 2 and 4 shards, twelve ru
 	cargo build --release --locked -p jangbu
 	$(call heading,Purchases with 1 2 and 4 shards)
 	benches/shards.sh '$(TARGET)/release/jangbu' $(ARGS)
+
+bench-postgres: setup-build setup-servers ## measure purchases with the log in PostgreSQL, nine runs; ARGS="--orders 50000" (some minutes; needs gcc, jq and psql)
+	$(call heading,Building jangbu)
+	cargo build --release --locked -p jangbu -p test-servers
+	$(call heading,Purchases on PostgreSQL)
+	benches/postgres.sh '$(TARGET)/release/jangbu' '$(TARGET)/release/test-servers' $(ARGS)
 
 audit: setup-test ## known vulnerabilities in the dependencies; needs the network
 	$(call heading,Advisories)
