@@ -56,7 +56,7 @@ fuzz_target!(|text: &str| {
             let listing = settings.listing();
             assert!(!listing.contains(SECRET), "{listing}");
             let _ = settings.check_supported();
-            let _ = settings.without_effect();
+            let _ = settings.shares_shards();
             let _ = settings.directories("backup");
         }
         Err(failure) => assert!(!failure.0.is_empty()),
