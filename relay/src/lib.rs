@@ -22,6 +22,7 @@ mod shelf;
 mod signal;
 mod standing;
 mod topics;
+mod trouble;
 mod unpark;
 mod window;
 mod worker;

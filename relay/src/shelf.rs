@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_store::{EventStore, LogReader, Parked, StoreError};
+use event_store::{EventStore, LogReader, Parked};
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
@@ -29,6 +29,7 @@ use crate::{
     signal::Signal,
     standing::State,
     topics::{PATIENCE, Topics},
+    trouble::Trouble,
 };
 
 /// How often it looks what was set aside.
@@ -52,20 +53,6 @@ const SILENT_FOR: Duration = Duration::from_secs(30);
 
 /// How long a record may be on its way; the client gives it back before.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(40);
-
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    #[error("{0}")]
-    Log(#[from] StoreError),
-    #[error("{0}")]
-    Kafka(#[from] KafkaError),
-}
-
-impl From<Cause> for Trouble {
-    fn from(cause: Cause) -> Self {
-        Self::Kafka(cause.into())
-    }
-}
 
 /// The topic, as it is read.
 struct Topic {

@@ -20,6 +20,7 @@ use crate::{
     signal::Signal,
     standing::State,
     topics::Topics,
+    trouble::Trouble,
     window::{Print, Seen},
 };
 
@@ -41,15 +42,6 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
 
 /// How long what is under way may take when the relay stops.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
-
-/// What stands in the way.
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    #[error("{0}")]
-    Log(#[from] StoreError),
-    #[error("{0}")]
-    Kafka(#[from] KafkaError),
-}
 
 /// What stood in the way last, and was said once.
 #[derive(Debug)]
