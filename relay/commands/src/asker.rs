@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{
     CommandsSettings, KafkaError,
-    client::{Connected, Said, is_passing, let_go},
+    client::{self, Connected, Said, is_passing, let_go},
     post::Post,
     record::{Asked, Record, ReplyTo, Unread, What, after},
     topics::{self, PATIENCE, REPLY_PARTITIONS},
@@ -78,19 +78,10 @@ impl Asker {
             unread: Unread::new(),
             stopped: AtomicBool::new(false),
         });
-        let mut config = settings.kafka.client()?;
-        config
-            // It takes part in no group, but the client wants a name.
-            .set("group.id", format!("jangbu-asker-{node}"))
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("allow.auto.create.topics", "false")
-            .set("fetch.wait.max.ms", "100")
-            .set("fetch.error.backoff.ms", "50")
-            .set("statistics.interval.ms", "1000");
         let listener = Listener {
+            // It takes part in no group, but the client wants a name.
+            config: client::listening(settings, &format!("jangbu-asker-{node}"))?,
             settings: settings.clone(),
-            config,
             post: Arc::clone(&post),
             asking: Arc::clone(&asking),
         };

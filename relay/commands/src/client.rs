@@ -9,19 +9,33 @@ use std::{
 use metrics::Counter;
 use parking_lot::Mutex;
 use rdkafka::{
-    ClientContext, Statistics,
+    ClientConfig, ClientContext, Statistics,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, ConsumerContext},
     error::{KafkaError as Cause, RDKafkaErrorCode},
     producer::{DeliveryResult, ProducerContext},
 };
 
-use crate::KafkaError;
+use crate::{CommandsSettings, KafkaError};
 
 /// How often the same trouble is said.
 const SAID_EVERY: Duration = Duration::from_mins(1);
 
 const AWAY: &str = "no broker of Kafka can be reached";
+
+/// How whoever listens is set: soon told of what comes and of brokers that are gone, and the one who says how far it is done.
+pub(crate) fn listening(settings: &CommandsSettings, group: &str) -> Result<ClientConfig, KafkaError> {
+    let mut config = settings.kafka.client()?;
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("allow.auto.create.topics", "false")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.error.backoff.ms", "50")
+        .set("statistics.interval.ms", "1000");
+    Ok(config)
+}
 
 /// What a client of Kafka says of its connections.
 #[derive(Debug)]

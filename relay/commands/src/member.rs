@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use crate::{
     CommandsSettings, KafkaError,
     answering::Answering,
-    client::{Connected, Said, is_passing, let_go},
+    client::{self, Connected, Said, is_passing, let_go},
     holds::{Changes, Holds},
     post::Post,
     topics,
@@ -100,20 +100,13 @@ impl Drop for Ends {
 
 impl Member {
     pub(crate) fn join(settings: &CommandsSettings, engines: Engines, post: Arc<Post>, runtime: Handle) -> Result<Self, KafkaError> {
-        let mut config = settings.kafka.client()?;
+        let mut config = client::listening(settings, &settings.group)?;
         config
-            .set("group.id", &settings.group)
             // Only the shards that move are stopped.
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", settings.session.as_millis().to_string())
             // A heartbeat's answer tells that shards are dealt anew.
-            .set("heartbeat.interval.ms", (settings.session / 24).as_millis().to_string())
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("allow.auto.create.topics", "false")
-            .set("fetch.wait.max.ms", "100")
-            .set("fetch.error.backoff.ms", "50")
-            .set("statistics.interval.ms", "1000");
+            .set("heartbeat.interval.ms", (settings.session / 24).as_millis().to_string());
         let shared = Arc::new(Shared {
             settings: settings.clone(),
             topic: settings.commands_topic(),
