@@ -4,6 +4,7 @@
 //! the one before it is made durable. A process holds all shards of a log, some that come and go, or none: then it asks the others.
 
 mod clock;
+mod doubt;
 mod elsewhere;
 mod provider;
 mod start;
@@ -86,6 +87,8 @@ struct Ticket {
 
 enum Post {
     Input(Input<Ticket>),
+    /// What the log says of whose the shard is: this engine's, or it cannot be asked.
+    StillOurs(Result<(), String>),
     Stop,
 }
 

@@ -13,7 +13,7 @@ use std::{
 use aggregates::{Command, Kind, OrderStatus, PaymentMethod, ProductCommand, State, WalletCommand};
 use engine::{
     Answering, CoreSettings, Elsewhere, Engine, EngineError, EngineSettings, Engines, Inboxes, Message, Question, Response, Running,
-    Shards, Transport,
+    Shards, Transport, Versioned,
 };
 use event_store::{EventStore, MemoryStore, verify_chain};
 use parking_lot::Mutex;
@@ -314,4 +314,34 @@ async fn who_takes_a_shard_from_a_process_that_lives_fences_that_one_alone() {
         .expect("it says why");
     assert!(held[1].ended().borrow().is_none());
     assert_eq!(first.engine().inboxes().here(), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_has_lost_its_shard_and_does_not_know_it_answers_nothing_from_memory() {
+    let apart = Apart::begin();
+    let [first, second] = &apart.processes;
+    let shard = four().of(buyer(0).uuid());
+    let mut fenced = vec![first.start_one(shard).expect("the shard")];
+    let (mut before, mut now) = (first, second);
+    apart.outside.wallet(0, 100).await;
+    for round in 1..=20_i64 {
+        let question = || Question::Read(Kind::Wallet, buyer(0).uuid());
+        let mine = before.engine().answer(shard, question()).await;
+        assert!(matches!(mine, Some(Ok(Response::State(Some(_))))), "the shard is its own");
+        fenced.push(now.start_one(shard).expect("it is assigned"));
+        let deposit = Command::Wallet(buyer(0), WalletCommand::Deposit { amount: krw(1) });
+        apart.outside.ask(deposit).await;
+        // Whoever was answered asks the one before.
+        for _ in 0..3 {
+            match before.engine().answer(shard, question()).await {
+                None => {}
+                Some(Ok(Response::State(Some(Versioned {
+                    state: State::Wallet(wallet),
+                    ..
+                })))) => assert_eq!(wallet.balance().expect("open").minor(), 100 + round, "an answer of the past"),
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+        std::mem::swap(&mut before, &mut now);
+    }
 }

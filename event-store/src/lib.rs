@@ -270,6 +270,11 @@ pub trait EventStore: Send + Sync {
         Ok(None)
     }
 
+    /// Whether a writer in another process can take a shard while this process lives.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// What this store lacks of the conformance suite, by name.
     fn lacks(&self) -> &'static [&'static str] {
         &[]

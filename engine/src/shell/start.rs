@@ -8,7 +8,7 @@ use std::{
 };
 
 use aggregates::Timestamp;
-use event_store::{Batch, CommitError, EventStore, Head, LogReader, LogWriter, Shards, StoreError};
+use event_store::{CommitError, EventStore, Head, LogReader, LogWriter, Shards, StoreError};
 use payment_gateway::PaymentGateway;
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
@@ -16,10 +16,11 @@ use uuid::Uuid;
 use super::{
     Engine, EngineSettings, Post, Subscriber, Ticket, Transport,
     clock::now,
+    doubt::Doubt,
     provider::{self, Caller},
     traced::Traces,
     worker::{Meters, Worker},
-    writing::{Sure, Taken, write_batches},
+    writing::{Job, Taken, write_batches},
 };
 use crate::{Core, CoreSettings};
 
@@ -53,7 +54,6 @@ pub struct Running {
 struct Shard {
     head: Head,
     core: Core<Ticket>,
-    sure: Arc<Sure>,
     inbox: mpsc::Sender<Post>,
     messages: mpsc::Receiver<Post>,
 }
@@ -154,7 +154,6 @@ impl Engines {
             shards.push(Shard {
                 head,
                 core,
-                sure: Arc::new(Sure::now()),
                 inbox,
                 messages,
             });
@@ -167,12 +166,13 @@ impl Engines {
         let taken = |shard: &Shard| Taken {
             shard: shard.head.shard,
             epoch: shard.head.epoch,
-            sure: Arc::clone(&shard.sure),
             inbox: shard.inbox.clone(),
         };
         let taken = shards.iter().map(taken).collect();
-        let (batches, batches_to_write) = mpsc::channel();
-        let store_thread = start_writing(writer, self.store.reader()?, taken, batches_to_write)?;
+        let (jobs, to_do) = mpsc::channel();
+        let store_thread = start_writing(writer, self.store.reader()?, taken, to_do)?;
+        // What is remembered is what is as long as nobody else can have the shard.
+        let may_be_taken = shared.elsewhere.is_some() || self.store.is_shared();
         let mut running = Running {
             engine: self.engine(),
             workers: Vec::new(),
@@ -186,16 +186,17 @@ impl Engines {
             let worker = Worker {
                 shard: number,
                 core: shard.core,
-                sure: shard.sure,
                 inbox: shard.inbox,
                 shared: Arc::clone(shared),
                 caller: self.caller.clone(),
                 transport: Arc::clone(&self.transport),
                 subscribers: Arc::clone(&self.subscribers),
-                batches: batches.clone(),
+                jobs: jobs.clone(),
+                doubt: Doubt::new(may_be_taken),
                 ended: ended.clone(),
                 meters: Meters::new(),
                 traces: Traces::default(),
+                taken_over: false,
                 under_way: None,
                 durable: None,
             };
@@ -262,11 +263,11 @@ fn start_writing(
     mut writer: Box<dyn LogWriter>,
     reader: Box<dyn LogReader>,
     shards: Vec<Taken>,
-    batches: mpsc::Receiver<Arc<Batch>>,
+    jobs: mpsc::Receiver<Job>,
 ) -> Result<thread::JoinHandle<()>, StoreError> {
     let thread = thread::Builder::new().name("store".to_owned());
     let spawned = thread.spawn(move || {
-        let write = AssertUnwindSafe(|| write_batches(writer.as_mut(), reader.as_ref(), &shards, &batches));
+        let write = AssertUnwindSafe(|| write_batches(writer.as_mut(), reader.as_ref(), &shards, &jobs));
         if catch_unwind(write).is_err() {
             // Nobody knows what became of the batches: only a new start finds out.
             for taken in &shards {

@@ -11,25 +11,24 @@ use std::{
 };
 
 use aggregates::{Kind, Recorded, Timestamp};
-use event_store::Batch;
+use event_store::CommitError;
 use metrics::Histogram;
 use tokio::sync::watch;
 
 use super::{
     Post, Shared, Subscriber, Ticket,
+    doubt::Doubt,
     provider::Caller,
     traced::{self, Traces},
     transport::Transport,
-    writing::Sure,
+    writing::Job,
 };
-use crate::{Core, EngineError, Input, Output};
+use crate::{Core, Input, Output};
 
 /// The most inputs that one turn takes.
 const INPUTS: usize = 1_024;
 
-/// So long after the log has said whose the shard is that may be believed: longer than heartbeats are apart, and less than another process
-/// waits before it takes the shard of one that is silent.
-const SURE_FOR: Duration = Duration::from_secs(5);
+const STORE_ENDED: &str = "the store thread has ended";
 
 /// How often waiting requests are looked through for those that nobody waits for any more.
 const PRUNE_EVERY: Duration = Duration::from_secs(5);
@@ -37,18 +36,20 @@ const PRUNE_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Worker {
     pub(super) shard: u16,
     pub(super) core: Core<Ticket>,
-    /// When it was last certain that the shard is this engine's.
-    pub(super) sure: Arc<Sure>,
     /// Its own.
     pub(super) inbox: mpsc::Sender<Post>,
     pub(super) shared: Arc<Shared>,
     pub(super) caller: Caller,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) subscribers: Arc<[Subscriber]>,
-    pub(super) batches: mpsc::Sender<Arc<Batch>>,
+    pub(super) jobs: mpsc::Sender<Job>,
+    /// What is answered from memory, as long as it may be another's.
+    pub(super) doubt: Doubt,
     pub(super) ended: watch::Sender<Option<String>>,
     pub(super) meters: Meters,
     pub(super) traces: Traces,
+    /// The log has given the shard to another process.
+    pub(super) taken_over: bool,
     /// The batch that is being made durable.
     pub(super) under_way: Option<traced::Batch>,
     /// The batch that this turn's answers stand on.
@@ -92,6 +93,7 @@ impl Worker {
             }
             self.wait(messages, &mut inputs, &mut stopping);
             let begun = Instant::now();
+            let under_way_before = self.under_way.is_some();
             if !inputs.is_empty() {
                 self.meters
                     .inputs
@@ -103,6 +105,10 @@ impl Worker {
                 }
             }
             self.durable = None;
+            let given_out = !under_way_before && self.under_way.is_some();
+            if self.doubt.asks(given_out, under_way_before) && self.jobs.send(Job::WhoHas(self.shard)).is_err() {
+                return self.end(STORE_ENDED);
+            }
             self.meters.seconds.record(begun.elapsed());
             self.count_unanswered(self.core.unanswered());
             if pruned.elapsed() > PRUNE_EVERY {
@@ -136,34 +142,23 @@ impl Worker {
             None => Some(messages.recv().unwrap_or(Post::Stop)),
         };
         for message in first.into_iter().chain(messages.try_iter().take(INPUTS)) {
-            match message {
-                Post::Input(input) => {
-                    if let Some(mut input) = self.unless_outdated(input) {
-                        self.look_at(&mut input);
-                        inputs.push(input);
-                    }
+            let (input, cleared) = match message {
+                Post::Input(input) => self.doubt.pass(input),
+                Post::StillOurs(Ok(())) => (None, self.doubt.cleared()),
+                Post::StillOurs(Err(why)) => {
+                    self.doubt.refuse(&why);
+                    continue;
                 }
-                Post::Stop => *stopping = true,
+                Post::Stop => {
+                    *stopping = true;
+                    continue;
+                }
+            };
+            for mut input in input.into_iter().chain(cleared) {
+                self.look_at(&mut input);
+                inputs.push(input);
             }
         }
-    }
-
-    /// A process that stood still may have lost its shard without having heard of it: what it remembers is not what is. Where others may
-    /// have the shard, nothing is answered from memory before the log has said again whose it is. Commands are refused by the log.
-    fn unless_outdated(&self, input: Input<Ticket>) -> Option<Input<Ticket>> {
-        let remembers = match &input {
-            Input::Read(..) | Input::Watch(..) | Input::Parked(..) => true,
-            Input::Command(_, request) => request.dry_run,
-            _ => false,
-        };
-        if !remembers || self.shared.elsewhere.is_none() || self.sure.since() <= SURE_FOR {
-            return Some(input);
-        }
-        if let Input::Read(ticket, ..) | Input::Watch(ticket, ..) | Input::Parked(ticket, _) | Input::Command(ticket, _) = input {
-            // Whoever asked may have gone; they ask again, whoever has the shard then.
-            drop(ticket.answer.send(Err(EngineError::Stopping)));
-        }
-        None
     }
 
     /// What traces and figures have to know of an input.
@@ -176,6 +171,7 @@ impl Worker {
                 }
             }
             Input::Committed(result) => {
+                self.taken_over |= matches!(result, Err(CommitError::Fenced(_)));
                 let done = self.under_way.take().filter(|_| result.is_ok()).map(traced::Batch::durable);
                 if let Some(done) = &done {
                     self.meters.batch_seconds.record(done.took());
@@ -191,8 +187,8 @@ impl Worker {
         match output {
             Output::Commit(batch) => {
                 self.under_way = Some(traced::Batch::given_out(&batch));
-                if self.batches.send(batch).is_err() {
-                    self.end("the store thread has ended");
+                if self.jobs.send(Job::Write(batch)).is_err() {
+                    self.end(STORE_ENDED);
                     return true;
                 }
             }
@@ -239,7 +235,11 @@ impl Worker {
 
     fn end(&self, reason: &str) {
         self.close();
-        tracing::error!(shard = self.shard, %reason, "the engine stops");
+        if self.taken_over && self.shared.elsewhere.is_some() {
+            tracing::warn!(shard = self.shard, %reason, "the engine stops: another process has its shard now");
+        } else {
+            tracing::error!(shard = self.shard, %reason, "the engine stops");
+        }
         // The first reason is the one that counts.
         self.ended.send_if_modified(|ended| {
             let first = ended.is_none();

@@ -1,6 +1,7 @@
 //! The store thread: it writes the batches of all shards, those that wait together in one transaction.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError},
@@ -8,8 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_store::{Batch, CommitError, GIVEN_UP, LogReader, LogWriter};
-use parking_lot::Mutex;
+use event_store::{Batch, CommitError, GIVEN_UP, Head, LogReader, LogWriter};
 
 use super::{Post, clock::now};
 use crate::Input;
@@ -22,29 +22,17 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 pub(super) struct Taken {
     pub(super) shard: u16,
     pub(super) epoch: u64,
-    /// When the log last said that the shard is this writer's.
-    pub(super) sure: Arc<Sure>,
-    /// Who hears what became of its batches.
+    /// Who hears what became of its batches, and whose the shard is.
     pub(super) inbox: mpsc::Sender<Post>,
 }
 
-/// When it was last certain that nobody else had the shard.
+/// What the store thread is given to do.
 #[derive(Debug)]
-pub(super) struct Sure(Mutex<Instant>);
-
-impl Sure {
-    pub(super) fn now() -> Self {
-        Self(Mutex::new(Instant::now()))
-    }
-
-    /// It was certain at this time, which is when the log was asked.
-    fn at(&self, time: Instant) {
-        *self.0.lock() = time;
-    }
-
-    pub(super) fn since(&self) -> Duration {
-        self.0.lock().elapsed()
-    }
+pub(super) enum Job {
+    /// To write a batch.
+    Write(Arc<Batch>),
+    /// To ask the log whose this shard is now.
+    WhoHas(u16),
 }
 
 impl Taken {
@@ -54,8 +42,27 @@ impl Taken {
     }
 }
 
+/// Asks the log whose these shards are, and tells those who want to know.
+fn ask_whose(reader: &dyn LogReader, shards: &[Taken], asked: &BTreeSet<u16>) {
+    let heads = match asked.first() {
+        None => return,
+        Some(only) if asked.len() == 1 => reader.head(*only).map(|head| head.into_iter().collect()),
+        Some(_) => reader.heads(),
+    };
+    for taken in shards.iter().filter(|taken| asked.contains(&taken.shard)) {
+        let has = |heads: &Vec<Head>| heads.iter().any(|head| (head.shard, head.epoch) == (taken.shard, taken.epoch));
+        let told = match &heads {
+            Ok(heads) if has(heads) => Post::StillOurs(Ok(())),
+            Ok(_) => Post::Input(Input::Committed(Err(CommitError::Fenced(taken.shard)))),
+            Err(error) => Post::StillOurs(Err(error.to_string())),
+        };
+        // The shard may have ended meanwhile.
+        let _ = taken.inbox.send(told);
+    }
+}
+
 /// Writes until nobody gives it batches any more.
-pub(super) fn write_batches(writer: &mut dyn LogWriter, reader: &dyn LogReader, shards: &[Taken], batches: &mpsc::Receiver<Arc<Batch>>) {
+pub(super) fn write_batches(writer: &mut dyn LogWriter, reader: &dyn LogReader, shards: &[Taken], jobs: &mpsc::Receiver<Job>) {
     for outcome in FAILURES {
         metrics::counter!("jangbu_commit_failures_total", "outcome" => outcome).increment(0);
     }
@@ -71,10 +78,17 @@ pub(super) fn write_batches(writer: &mut dyn LogWriter, reader: &dyn LogReader, 
             last_beat = Some(Instant::now());
         }
         let since = last_beat.map_or(Duration::ZERO, |beat| beat.elapsed());
-        match batches.recv_timeout(HEARTBEAT.saturating_sub(since)) {
+        match jobs.recv_timeout(HEARTBEAT.saturating_sub(since)) {
             Ok(first) => {
-                // A shard has one batch under way, so there are no more than shards.
-                let together: Vec<_> = [first].into_iter().chain(batches.try_iter().take(shards.len() - 1)).collect();
+                let (mut together, mut doubts) = (Vec::new(), BTreeSet::new());
+                // A shard has one batch under way, so no two of these are of the same.
+                for job in [first].into_iter().chain(jobs.try_iter().take(shards.len() - 1)) {
+                    match job {
+                        Job::Write(batch) => together.push(batch),
+                        Job::WhoHas(shard) => drop(doubts.insert(shard)),
+                    }
+                }
+                ask_whose(reader, shards, &doubts);
                 let mut failed = None;
                 for (batch, result) in together.iter().zip(write(writer, reader, &together)) {
                     if let Err(CommitError::Disk(error)) = &result {
@@ -115,7 +129,6 @@ fn tell_all(shards: &[Taken], error: &str) {
 /// # Errors
 /// The disk failed.
 fn beat(writer: &mut dyn LogWriter, taken: &Taken) -> Result<(), String> {
-    let asked = Instant::now();
     if let Err(error) = writer.heartbeat(taken.shard, taken.epoch, now().micros()) {
         tracing::warn!(%error, shard = taken.shard, "the heartbeat was not written");
         match error {
@@ -125,8 +138,6 @@ fn beat(writer: &mut dyn LogWriter, taken: &Taken) -> Result<(), String> {
             }
             CommitError::Refused(_) | CommitError::NotWritten(_) | CommitError::Unknown(_) => {}
         }
-    } else {
-        taken.sure.at(asked);
     }
     Ok(())
 }
@@ -230,7 +241,7 @@ pub fn after_doubt(reader: &dyn LogReader, batch: &Batch, error: CommitError) ->
 
 #[cfg(test)]
 mod tests {
-    use event_store::{EventStore, Head, IdempotencyRecord, MemoryStore, RecordKey, Shards, StoreError};
+    use event_store::{EventStore, IdempotencyRecord, MemoryStore, RecordKey, Shards, StoreError};
     use uuid::Uuid;
 
     use super::*;
@@ -292,17 +303,9 @@ mod tests {
         assert_eq!(failing.commits, 3, "together, and two of them alone");
 
         let (inboxes, posts): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel()).unzip();
-        let taken: Vec<_> = (0..)
-            .zip(inboxes)
-            .map(|(shard, inbox)| Taken {
-                shard,
-                epoch: 1,
-                sure: Arc::new(Sure::now()),
-                inbox,
-            })
-            .collect();
+        let taken: Vec<_> = (0..).zip(inboxes).map(|(shard, inbox)| Taken { shard, epoch: 1, inbox }).collect();
         let (batches, to_write) = mpsc::channel();
-        batches.send(batch(1)).expect("somebody listens");
+        batches.send(Job::Write(batch(1))).expect("somebody listens");
         write_batches(&mut Failing { commits: 0 }, reader.as_ref(), &taken, &to_write);
         for (shard, post) in posts.iter().enumerate() {
             let told = post.try_recv();

@@ -115,6 +115,10 @@ impl EventStore for EsdbStore {
         Ok(Box::new(EsdbWriter::new(Arc::clone(&self.log))))
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
         Ok(Box::new(EsdbReader::open(Arc::clone(&self.log))?))
     }

@@ -132,6 +132,10 @@ impl EventStore for PostgresStore {
         Ok(Box::new(PostgresWriter::open(&self.address, self.outcome_within, &self.teller)?))
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
         Ok(Box::new(PostgresReader::open(&self.address)?))
     }
