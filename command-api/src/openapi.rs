@@ -183,7 +183,7 @@ const CALLS: &[Call] = &[
         key: Key::None,
         command: false,
         waits: false,
-        refuses: &[400, 401, 403, 404, 503],
+        refuses: &[400, 401, 403, 404, 409, 503],
     },
 ];
 

@@ -478,6 +478,7 @@ impl ParkedId {
 }
 
 /// Processes what was set aside after all; the order that waits for it goes on. A request from outside is for its sender to repeat.
+/// Asked again by the same operator, it is answered again, and nothing is done twice.
 #[utoipa::path(post, path = "/ops/parked/{id}/retry", operation_id = "retryParked", tag = "ops",
     params(("id" = Uuid, Path, description = "What was set aside.")), security(("bearer" = ["ADMIN"])),
     responses((status = 200, description = "It is processed.", body = UnparkedBody)))]
@@ -490,7 +491,7 @@ pub(crate) async fn retry(
     api.unpark(caller, id, Unparking::Retried, &terms).await
 }
 
-/// Gives up what was set aside. It stays recorded, with who decided it.
+/// Gives up what was set aside. It stays recorded, with who decided it. Asked again by the same operator, it is answered again.
 #[utoipa::path(post, path = "/ops/parked/{id}/drop", operation_id = "dropParked", tag = "ops",
     params(("id" = Uuid, Path, description = "What was set aside.")), security(("bearer" = ["ADMIN"])),
     responses((status = 200, description = "It is given up.", body = UnparkedBody)))]

@@ -84,6 +84,8 @@ registry! {
     PARKED_REQUEST = 409 "parked-request", "외부 요청은 보낸 쪽에서 다시 보내야 합니다", "A request from outside is for its sender to repeat";
     PARKED_AGAIN = 409 "parked-again", "여전히 처리할 수 없습니다", "It still cannot be processed";
     PARKED_UNREADABLE = 409 "parked-unreadable", "보류된 작업을 읽을 수 없습니다", "What is set aside cannot be read";
+    PARKED_JUST_NOW = 409 "parked-just-now", "방금 보류되었습니다. 잠시 후 다시 시도해 주세요", "It was set aside just now: try again in a moment";
+    PARKED_ENDED = 409 "parked-ended", "이미 처리되었거나 폐기된 작업입니다", "It has come to its end already";
     PAYMENT_STATE = 409 "payment-state", "현재 결제 상태에서는 할 수 없습니다", "The payment's state does not allow this";
     OTHER_PAYMENT_KEY = 409 "other-payment-key", "다른 결제 키로 진행 중인 결제입니다", "This payment goes by another payment key";
 

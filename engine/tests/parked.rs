@@ -4,7 +4,8 @@
 mod world;
 
 use aggregates::{Kind, OrderStatus, PaymentId};
-use engine::{Input, Unparking};
+use engine::{Actor, EngineError, Input, Response, Unpark, Unparking};
+use event_store::CommitError;
 use uuid::Uuid;
 use world::{CARD, Paid, Provider, World, product};
 
@@ -81,11 +82,121 @@ fn tried_again_by_an_operator_the_order_comes_to_its_end() {
     assert_eq!(world.order(order).status(), OrderStatus::Confirmed);
     assert_eq!(world.stock(1), (99, 0));
     assert_eq!(world.set_aside(), []);
-    for how in [Unparking::Retried, Unparking::Dropped] {
-        let refused = world.unpark(parked.id, how).expect_err("it is over");
-        assert_eq!(refused.code, "unknown-parked");
-    }
     world.verify_chain();
+}
+
+/// As [`sold_in_part`], and what could not be read is set aside and can be read again.
+fn to_be_decided() -> (World, aggregates::OrderId, Uuid) {
+    let (mut world, order) = sold_in_part();
+    world.settle_and_try_again();
+    let id = world.set_aside().pop().expect("one input").id;
+    world.repair();
+    (world, order, id)
+}
+
+/// An operator's decision comes in, under a ticket of its own.
+fn decided(world: &mut World, ticket: u64, id: Uuid, how: Unparking, by: Actor) {
+    world.tell(Input::Unpark(ticket, Unpark { id, how, by }));
+}
+
+fn told(world: &World, ticket: u64) -> Option<Result<(), String>> {
+    match world.answer(ticket)? {
+        Ok(Response::Unparked(done)) => Some(done.clone().map_err(|refusal| format!("{}: {}", refusal.code, refusal.detail))),
+        other => panic!("no answer to an operator: {other:?}"),
+    }
+}
+
+const OPERATOR: Actor = Actor::System;
+
+#[test]
+fn a_decision_whose_answer_was_lost_is_answered_again() {
+    for how in [Unparking::Retried, Unparking::Dropped] {
+        let (mut world, order, id) = to_be_decided();
+        world.unpark(id, how).expect("done");
+        let (recorded, status) = (world.log().len(), world.order(order).status());
+        world.wait(1_000);
+        world.unpark(id, how).expect("it is done");
+        world.restart();
+        world.unpark(id, how).expect("it is done");
+        assert_eq!((world.log().len(), world.order(order).status()), (recorded, status));
+        assert_eq!(world.set_aside(), []);
+        world.verify_chain();
+    }
+}
+
+#[test]
+fn a_decision_that_is_durable_when_the_core_ends_is_answered_by_the_next() {
+    let (mut world, order, id) = to_be_decided();
+    decided(&mut world, 9_001, id, Unparking::Retried, OPERATOR);
+    let batch = world.step().batch().expect("a batch");
+    world.write_and_crash(&batch);
+    assert_eq!(told(&world, 9_001), None, "the answer is lost");
+    world.unpark(id, Unparking::Retried).expect("it is done");
+    world.settle();
+    assert_eq!((world.order(order).status(), world.stock(1)), (OrderStatus::Confirmed, (99, 0)));
+}
+
+#[test]
+fn what_ended_otherwise_says_how_and_when_and_by_whom() {
+    let (mut world, _, id) = to_be_decided();
+    let somebody = Actor::Account(world::buyer());
+    decided(&mut world, 9_001, id, Unparking::Dropped, somebody);
+    world.settle();
+    assert_eq!(told(&world, 9_001), Some(Ok(())));
+    let recorded = world.log().len();
+    world.wait(60_000);
+    let of_now = [
+        (9_002, Unparking::Retried, somebody),
+        (9_003, Unparking::Dropped, OPERATOR),
+        (9_004, Unparking::Retried, OPERATOR),
+    ];
+    for (ticket, how, by) in of_now {
+        decided(&mut world, ticket, id, how, by);
+        world.settle();
+        let refused = format!("parked-ended: it was dropped at 2026-11-20T00:01:11Z by {somebody}");
+        assert_eq!(told(&world, ticket), Some(Err(refused)));
+    }
+    decided(&mut world, 9_005, id, Unparking::Dropped, somebody);
+    world.settle();
+    assert_eq!(told(&world, 9_005), Some(Ok(())));
+    assert_eq!(world.log().len(), recorded);
+}
+
+#[test]
+fn decisions_of_one_turn_are_answered_one_after_the_other_once_the_first_is_durable() {
+    let (mut world, order, id) = to_be_decided();
+    decided(&mut world, 9_001, id, Unparking::Retried, OPERATOR);
+    decided(&mut world, 9_002, id, Unparking::Retried, OPERATOR);
+    decided(&mut world, 9_003, id, Unparking::Dropped, OPERATOR);
+    let step = world.step();
+    let batch = step.batch().expect("a batch");
+    assert_eq!((batch.unparked.len(), step.answers().count()), (1, 0), "nothing is durable yet");
+    let recorded = world.log().len() + batch.events.len();
+    let mut then = world.commit(&batch);
+    assert_eq!([told(&world, 9_001), told(&world, 9_002)], [Some(Ok(())), Some(Ok(()))]);
+    let refused = told(&world, 9_003).expect("an answer").expect_err("it is over");
+    assert!(refused.starts_with("parked-ended: it was processed at "), "{refused}");
+    assert_eq!(world.log().len(), recorded);
+    while let Some(what_follows) = then.batch() {
+        then = world.commit(&what_follows);
+    }
+    assert_eq!(world.order(order).status(), OrderStatus::Confirmed);
+}
+
+#[test]
+fn a_decision_that_was_not_written_does_not_stand_for_the_one_behind_it() {
+    let (mut world, order, id) = to_be_decided();
+    decided(&mut world, 9_001, id, Unparking::Retried, OPERATOR);
+    decided(&mut world, 9_002, id, Unparking::Dropped, OPERATOR);
+    world.step().batch().expect("a batch");
+    world.tell(Input::Committed(Err(CommitError::NotWritten("the disk is full".into()))));
+    world.settle();
+    assert!(matches!(world.answer(9_001), Some(Err(EngineError::Unavailable(_)))));
+    assert_eq!(told(&world, 9_002), Some(Ok(())));
+    assert_eq!(
+        (world.order(order).status(), world.stock(1)),
+        (OrderStatus::NeedsAttention, (100, 1))
+    );
 }
 
 #[test]

@@ -76,6 +76,7 @@ macro_rules! conformance_suite {
             "effects" => effects_are_owed_until_settled,
             "parked" => inputs_set_aside_are_kept,
             "unparked" => inputs_set_aside_end_once,
+            "unparked" => inputs_set_aside_end_in_their_shard,
             "checkpoints" => a_checkpoint_is_moved_from_where_it_stands,
             "checkpoints" => of_those_who_move_a_checkpoint_at_once_one_does,
             "checkpoints" => checkpoints_stay_when_the_log_is_opened_again,
@@ -977,6 +978,7 @@ pub fn inputs_set_aside_end_once(place: &impl Place) {
         by: "account:1".into(),
         how,
     };
+    let end = |shard, id| reader(&store).unparked(shard, Uuid::from_u128(id)).expect("read");
     pen.write(&Batch {
         parked: vec![set_aside(5, 10), set_aside(4, 20)],
         ..pen.batch(&[])
@@ -990,6 +992,8 @@ pub fn inputs_set_aside_end_once(place: &impl Place) {
     assert_eq!(reader.parked_input(0, Uuid::from_u128(5)).expect("read"), None);
     assert_eq!(reader.parked_input(0, Uuid::from_u128(4)).expect("read"), Some(set_aside(4, 20)));
     assert_eq!(reader.parked_input(1, Uuid::from_u128(4)).expect("read"), None);
+    assert_eq!(end(0, 5), Some(ends(5, Unparking::Retried)));
+    assert_eq!((end(0, 4), end(0, 6), end(1, 5)), (None, None, None));
     for unparked in [
         vec![ends(5, Unparking::Dropped)],
         vec![ends(6, Unparking::Retried)],
@@ -1003,11 +1007,44 @@ pub fn inputs_set_aside_end_once(place: &impl Place) {
         assert!(matches!(refused, Err(CommitError::Refused(_))), "{refused:?}");
     }
     assert_eq!(reader.parked(0, 10).expect("read"), [set_aside(4, 20)]);
+    assert_eq!(end(0, 5), Some(ends(5, Unparking::Retried)), "what was refused changes no end");
     pen.write(&Batch {
         unparked: vec![ends(4, Unparking::Dropped)],
         ..pen.batch(&[])
     });
     assert!(reader.parked(0, 10).expect("read").is_empty());
+    assert_eq!(end(0, 4), Some(ends(4, Unparking::Dropped)));
+}
+
+/// An input of the same name in another shard has an end of its own.
+pub fn inputs_set_aside_end_in_their_shard(place: &impl Place) {
+    let store = place.open();
+    let (mut pen, mut other) = (Pen::take(&store, 0), Pen::take(&store, 1));
+    for pen in [&mut pen, &mut other] {
+        pen.write(&Batch {
+            parked: vec![set_aside(5, 10)],
+            ..pen.batch(&[])
+        });
+    }
+    let end = |shard| reader(&store).unparked(shard, Uuid::from_u128(5)).expect("read");
+    let ends = |at, by: &str, how| Unparked {
+        id: Uuid::from_u128(5),
+        at,
+        by: by.into(),
+        how,
+    };
+    let (dropped, retried) = (ends(30, "system", Unparking::Dropped), ends(40, "account:1", Unparking::Retried));
+    other.write(&Batch {
+        unparked: vec![dropped.clone()],
+        ..other.batch(&[])
+    });
+    assert_eq!((end(0), end(1)), (None, Some(dropped.clone())));
+    assert_eq!(reader(&store).parked(0, 10).expect("read"), [set_aside(5, 10)]);
+    pen.write(&Batch {
+        unparked: vec![retried.clone()],
+        ..pen.batch(&[(order(1), 1)])
+    });
+    assert_eq!((end(0), end(1)), (Some(retried), Some(dropped)));
 }
 
 /// Dropped and opened again, a log has its id, its heads, what it owes, and goes on where it stood.

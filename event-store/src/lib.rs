@@ -215,6 +215,9 @@ pub trait LogReader: Send {
     /// An input that is set aside; none when there is no such input, or it has come to its end.
     fn parked_input(&self, shard: u16, id: uuid::Uuid) -> Result<Option<Parked>, StoreError>;
 
+    /// How an input that was set aside came to its end; none when there is no such input, or it is still set aside.
+    fn unparked(&self, shard: u16, id: uuid::Uuid) -> Result<Option<Unparked>, StoreError>;
+
     /// How many shards the log has; none before that is fixed.
     fn shard_count(&self) -> Result<Option<Shards>, StoreError>;
 

@@ -195,6 +195,12 @@ impl LogReader for MemoryStore {
         Ok(parked.filter(|(_, ended)| ended.is_none()).map(|(parked, _)| parked.clone()))
     }
 
+    fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
+        let log = self.log.lock();
+        let parked = log.shards.get(&shard).and_then(|shard| shard.parked.get(&id));
+        Ok(parked.and_then(|(_, ended)| ended.clone()))
+    }
+
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
         Ok(self.log.lock().shard_count)
     }

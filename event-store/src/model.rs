@@ -153,6 +153,11 @@ impl Unparking {
             Self::Dropped => "DROPPED",
         }
     }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Retried, Self::Dropped].into_iter().find(|how| how.name() == name)
+    }
 }
 
 /// The state of a stream after one of its events. Never the truth: it saves reading.

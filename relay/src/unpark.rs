@@ -43,10 +43,10 @@ pub struct Decision {
 /// Why a decision was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotUnparked {
-    /// No such input is set aside, here and now. A decision that comes again ends so.
+    /// No such input is known here.
     #[error("no such input is set aside")]
     Unknown,
-    /// It was refused, and the input stays set aside.
+    /// It was refused, and changes nothing: the input stays set aside, or has come to another end.
     #[error("{0}")]
     Refused(String),
     /// Nobody could decide; it is tried again until somebody can.
@@ -54,7 +54,7 @@ pub enum NotUnparked {
     Unavailable(String),
 }
 
-/// Who carries out decisions: the engine. A decision may come more than once.
+/// Who carries out decisions: the engine. A decision may come more than once, and what was carried out before is done.
 pub trait Unparker: Send + Sync {
     /// Tries an input again, or gives it up.
     ///
@@ -222,7 +222,9 @@ impl Worker {
             match self.unparker.unpark(decision) {
                 Ok(()) => tracing::info!(%id, how = how.name(), "an input that was set aside has come to its end"),
                 Err(NotUnparked::Unknown) => tracing::info!(%id, "no such input is set aside here"),
-                Err(NotUnparked::Refused(reason)) => tracing::warn!(%id, how = how.name(), %reason, "an input stays set aside"),
+                Err(NotUnparked::Refused(reason)) => {
+                    tracing::warn!(%id, how = how.name(), %reason, "a decision on an input that was set aside changes nothing");
+                }
                 Err(NotUnparked::Unavailable(reason)) => {
                     tracing::debug!(%id, %reason, "a decision waits");
                     self.signal.rest(again);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use event_store::{
     Batch, CommitError, EffectId, Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey,
-    Shards, StoreError, StreamId, StreamRead, StreamSlice, Unfinished, batch_hash,
+    Shards, StoreError, StreamId, StreamRead, StreamSlice, Unfinished, Unparked, batch_hash,
 };
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
@@ -214,6 +214,11 @@ impl LogReader for Disk {
     fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
         self.readable()?;
         self.durable.parked_input(shard, id)
+    }
+
+    fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
+        self.readable()?;
+        self.durable.unparked(shard, id)
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::ControlFlow, path::Path, sync::Arc, time::D
 
 use event_store::{
     Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, Parked, RecordKey, Shards, StoreError, StreamId, StreamRead,
-    StreamSlice, Unfinished,
+    StreamSlice, Unfinished, Unparked,
 };
 use projections::{Checkpoint, Difference, Runner, RunnerSettings, RunnerState, ViewTable, ViewsLook, compare_rows};
 use projections_sqlite::{FILE, SqliteViews, ViewsFile};
@@ -278,6 +278,10 @@ impl LogReader for BoundedReader {
 
     fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
         self.reader.parked_input(shard, id)
+    }
+
+    fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
+        self.reader.unparked(shard, id)
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {

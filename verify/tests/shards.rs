@@ -9,7 +9,7 @@ use std::sync::{
 
 use event_store::{
     Batch, Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, MemoryStore, Parked, RecordKey, Shards, StoreError, StreamId,
-    StreamRead, StreamSlice, Unfinished, batch_hash,
+    StreamRead, StreamSlice, Unfinished, Unparked, batch_hash,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -123,6 +123,10 @@ impl LogReader for Live {
 
     fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
         self.store.parked_input(shard, id)
+    }
+
+    fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
+        self.store.unparked(shard, id)
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {

@@ -1,8 +1,8 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
-use aggregates::{Command, OrderCommand, OrderId, ProductId};
+use aggregates::{AccountId, Command, OrderCommand, OrderId, ProductId, Stock};
 use command_api::Settings;
-use event_store::{Batch, EventStore as _, Parked};
+use event_store::{Batch, EventStore as _, Parked, Unparked, Unparking};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -283,8 +283,7 @@ fn parked_id(n: u128) -> Uuid {
 /// ours can read.
 fn with_parked() -> Store {
     let order = OrderId::new(Uuid::from_u128(7));
-    let cause = json!({"actor": "Anonymous", "correlation": Uuid::nil(), "traceparent": null});
-    let origin = json!({"correlation": Uuid::from_u128(1), "causation": Uuid::from_u128(2)});
+    let origin = origin();
     let release = Command::Inventory(ProductId::new(Uuid::from_u128(9)), aggregates::InventoryCommand::Release { order });
     let expire = Command::Order(
         order,
@@ -293,11 +292,24 @@ fn with_parked() -> Store {
         },
     );
     let inputs = [
-        json!({"command": release, "cause": cause}),
+        request(&release),
         json!({"command": release, "origin": origin}),
         json!({"command": expire, "origin": origin}),
         json!({"command": "of another version"}),
     ];
+    set_aside(&inputs)
+}
+
+fn request(command: &Command) -> Value {
+    let cause = json!({"actor": "Anonymous", "correlation": Uuid::nil(), "traceparent": null});
+    json!({"command": command, "cause": cause})
+}
+
+fn origin() -> Value {
+    json!({"correlation": Uuid::from_u128(1), "causation": Uuid::from_u128(2)})
+}
+
+fn set_aside(inputs: &[Value]) -> Store {
     let store = Store::default();
     let mut writer = store.writer().expect("a writer");
     let head = writer.take(0, Uuid::from_u128(1), 0).expect("the shard");
@@ -320,6 +332,77 @@ fn with_parked() -> Store {
     store
 }
 
+/// ... of which the second was done by somebody else, long ago.
+fn with_one_retried_by_another() -> Store {
+    let store = with_parked();
+    let mut writer = store.writer().expect("a writer");
+    let head = writer.take(0, Uuid::from_u128(1), 0).expect("the shard");
+    let retried = Unparked {
+        id: parked_id(2),
+        at: 2_000_000,
+        by: "system".into(),
+        how: Unparking::Retried,
+    };
+    let batch = Batch {
+        shard: 0,
+        epoch: head.epoch,
+        first_position: head.position + 1,
+        hash: head.hash,
+        previous_hash: head.hash,
+        unparked: vec![retried],
+        ..Batch::default()
+    };
+    writer.commit(&[&batch]).expect("a commit");
+    store
+}
+
+async fn end(shop: &Shop, n: u128, how: &str) -> Reply {
+    let path = format!("/api/v1/ops/parked/{}/{how}", parked_id(n));
+    shop.post(&path).token(&shop.admin).header("accept-language", "en").send().await
+}
+
+#[tokio::test]
+async fn what_an_operator_decided_is_answered_again_when_the_answer_was_lost() {
+    let opened = aggregates::InventoryCommand::Open {
+        seller: AccountId::new(Uuid::from_u128(5)),
+        stock: Stock::Unlimited,
+    };
+    let open = Command::Inventory(ProductId::new(Uuid::from_u128(9)), opened);
+    let shop = impatient(set_aside(&[request(&open), json!({"command": open, "origin": origin()})])).await;
+    for (n, how, outcome) in [(2, "retry", "RETRIED"), (1, "drop", "DROPPED")] {
+        let first = end(&shop, n, how).await;
+        assert_eq!(
+            (first.status.as_u16(), first.body["outcome"].as_str()),
+            (200, Some(outcome)),
+            "{}",
+            first.body
+        );
+        let head = shop.store.head();
+        let again = end(&shop, n, how).await;
+        assert_eq!((again.status, &again.body), (first.status, &first.body));
+        assert_eq!(shop.store.head(), head, "nothing is recorded again");
+    }
+}
+
+#[tokio::test]
+async fn what_has_ended_has_no_other_end() {
+    let shop = impatient(with_one_retried_by_another()).await;
+    let refused = async |n, how| {
+        let answer = end(&shop, n, how).await;
+        answer.refused(409, "parked-ended");
+        assert_eq!(answer.body["title"], "It has come to its end already");
+        answer.text("detail")
+    };
+    // It is over by somebody else's word, whichever.
+    for how in ["retry", "drop"] {
+        assert_eq!(refused(2, how).await, "it was processed at 1970-01-01T00:00:02Z by system");
+    }
+    assert_eq!(end(&shop, 1, "drop").await.status, 200);
+    let detail = refused(1, "retry").await;
+    let by = format!(" by account:{}", Uuid::from_u128(0xa));
+    assert!(detail.starts_with("it was dropped at ") && detail.ends_with(&by), "{detail}");
+}
+
 #[tokio::test]
 async fn what_was_set_aside_is_listed_tried_again_and_dropped() {
     let shop = impatient(with_parked()).await;
@@ -333,10 +416,7 @@ async fn what_was_set_aside_is_listed_tried_again_and_dropped() {
         );
         answer.body["items"].as_array().expect("items").clone()
     };
-    let end = async |n: u128, how: &str| {
-        let path = format!("/api/v1/ops/parked/{}/{how}", parked_id(n));
-        shop.post(&path).token(&shop.admin).send().await
-    };
+    let end = |n, how| end(&shop, n, how);
     let items = list().await;
     let shown: Vec<_> = items
         .iter()
@@ -368,10 +448,11 @@ async fn what_was_set_aside_is_listed_tried_again_and_dropped() {
     for n in [1, 3, 4] {
         let dropped = end(n, "drop").await;
         assert_eq!(
-            (dropped.status.as_u16(), dropped.body),
-            (200, json!({"parkedId": parked_id(n), "outcome": "DROPPED"}))
+            (dropped.status.as_u16(), &dropped.body),
+            (200, &json!({"parkedId": parked_id(n), "outcome": "DROPPED"}))
         );
-        end(n, "drop").await.refused(404, "unknown-parked");
+        let again = end(n, "drop").await;
+        assert_eq!((again.status, again.body), (dropped.status, dropped.body.clone()));
     }
     assert_eq!(list().await.len(), 1);
 }

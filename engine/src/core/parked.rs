@@ -31,8 +31,7 @@ impl<T> Core<T> {
     fn unpark(&mut self, unpark: Unpark) -> Result<Result<(), Refusal>, EngineError> {
         let parked = self.reader.parked_input(self.durable.shard, unpark.id).map_err(unavailable)?;
         let Some(parked) = parked else {
-            let detail = "nothing of this name is set aside, or it has come to its end already";
-            return Ok(Err(refusal(Class::Unknown, "unknown-parked", detail.to_owned())));
+            return self.answer_again(&unpark);
         };
         match unpark.how {
             Unparking::Retried => {
@@ -49,6 +48,26 @@ impl<T> Core<T> {
             how: unpark.how,
         });
         Ok(Ok(()))
+    }
+
+    /// What is not set aside may have come to its end: who asks again, because the answer was lost, hears what was said then. Decisions are
+    /// committed alone, so the log knows of all that were made before.
+    fn answer_again(&self, unpark: &Unpark) -> Result<Result<(), Refusal>, EngineError> {
+        Ok(match self.reader.unparked(self.durable.shard, unpark.id).map_err(unavailable)? {
+            Some(ended) if ended.how == unpark.how && *ended.by == *unpark.by.to_string() => Ok(()),
+            Some(ended) => {
+                let how = match ended.how {
+                    Unparking::Retried => "processed",
+                    Unparking::Dropped => "dropped",
+                };
+                let detail = format!("it was {how} at {} by {}", Timestamp::from_micros(ended.at), ended.by);
+                Err(refusal(Class::State, "parked-ended", detail))
+            }
+            None => {
+                let detail = "nothing of this name is set aside";
+                Err(refusal(Class::Unknown, "unknown-parked", detail.to_owned()))
+            }
+        })
     }
 
     /// The order that waits for what is dropped goes on waiting for a person, also when it could not be told that it was set aside.

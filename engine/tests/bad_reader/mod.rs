@@ -9,6 +9,7 @@ use std::sync::{
 
 use event_store::{
     Event, Hash, Head, IdempotencyRecord, LogReader, Parked, RecordKey, Shards, StoreError, StreamId, StreamRead, StreamSlice, Unfinished,
+    Unparked,
 };
 use uuid::Uuid;
 
@@ -108,6 +109,10 @@ impl LogReader for BadReader {
 
     fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
         self.inner.parked_input(shard, id)
+    }
+
+    fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
+        self.inner.unparked(shard, id)
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {

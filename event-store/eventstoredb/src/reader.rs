@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use event_store::{
     Event, EventRef, Hash, Head, IdempotencyRecord, LogReader, Parked, RecordKey, Selection, Shards, Snapshot, StoreError, Stray, StreamId,
-    StreamRead, StreamSlice, Unfinished,
+    StreamRead, StreamSlice, Unfinished, Unparked,
 };
 use uuid::Uuid;
 
@@ -74,6 +74,10 @@ impl LogReader for EsdbReader {
 
     fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
         self.of(shard)?.parked_input(shard, id)
+    }
+
+    fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
+        self.of(shard)?.unparked(shard, id)
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {

@@ -4,7 +4,7 @@ use std::{cell::RefCell, ops::ControlFlow, sync::Arc};
 
 use event_store::{
     Event, EventRef, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Selection, Shards, Snapshot, StoreError,
-    Stray, StreamId, StreamRead, StreamSlice, Timer, Unfinished,
+    Stray, StreamId, StreamRead, StreamSlice, Timer, Unfinished, Unparked, Unparking,
 };
 use postgres_session::{Address, Error, FromSql, Row, Session, Trouble, Type};
 use uuid::Uuid;
@@ -206,6 +206,16 @@ impl LogReader for PostgresReader {
                 &[&i32::from(shard), &id],
             )?;
             row.as_ref().map(parked).transpose()
+        })
+    }
+
+    fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
+        self.answer(|session| {
+            let row = session.query_opt(
+                "SELECT id, ended_at, ended_by, ended_how FROM parked WHERE shard = $1 AND id = $2 AND ended_at IS NOT NULL",
+                &[&i32::from(shard), &id],
+            )?;
+            row.as_ref().map(unparked).transpose()
         })
     }
 
@@ -456,6 +466,16 @@ fn parked(row: &Row) -> Read<Parked> {
         at: get(row, 1)?,
         input: text(row, 2)?.into(),
         reason: get(row, 3)?,
+    })
+}
+
+fn unparked(row: &Row) -> Read<Unparked> {
+    let how = text(row, 3)?;
+    Ok(Unparked {
+        id: get(row, 0)?,
+        at: get(row, 1)?,
+        by: text(row, 2)?.into(),
+        how: Unparking::named(how).ok_or_else(|| Unread::Damaged(format!("{how:?} stands where the end of an input belongs")))?,
     })
 }
 

@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use event_store::{
     Event, EventRef, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Selection, Shards, Snapshot, StoreError,
-    Stray, StreamId, StreamRead, StreamSlice, Timer, Unfinished,
+    Stray, StreamId, StreamRead, StreamSlice, Timer, Unfinished, Unparked, Unparking,
 };
 use rusqlite::{Connection, OptionalExtension, Result, Row, types::Type};
 use uuid::{Uuid, fmt::Hyphenated};
@@ -236,6 +236,18 @@ impl LogReader for SqliteReader {
         })
     }
 
+    fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
+        self.answer(|reader| {
+            reader
+                .connection
+                .prepare_cached(
+                    "SELECT id, ended_at, ended_by, ended_how FROM parked WHERE shard = ?1 AND id = ?2 AND ended_at IS NOT NULL",
+                )?
+                .query_row((shard, id.as_bytes().as_slice()), unparked)
+                .optional()
+        })
+    }
+
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
         self.answer(|reader| shard_count(&reader.connection))
     }
@@ -410,5 +422,16 @@ fn parked(row: &Row<'_>) -> Result<Parked> {
         at: row.get(1)?,
         input: text(row, 2)?,
         reason: row.get(3)?,
+    })
+}
+
+fn unparked(row: &Row<'_>) -> Result<Unparked> {
+    let how = row.get_ref(3)?.as_str()?;
+    Ok(Unparked {
+        id: bytes_id(row, 0)?,
+        at: row.get(1)?,
+        by: text(row, 2)?,
+        how: Unparking::named(how)
+            .ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(3, Type::Text, format!("{how:?} is no end of an input").into()))?,
     })
 }

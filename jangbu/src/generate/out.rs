@@ -13,7 +13,7 @@ use std::{
 use aggregates::Recorded;
 use event_store::{
     Batch, Event, Hash, Head, IdempotencyRecord, LogReader, LogWriter, Parked, RecordKey, Shards, StoreError, StreamId, StreamRead,
-    StreamSlice, Unfinished,
+    StreamSlice, Unfinished, Unparked,
 };
 use projections::{Fold, Move, ViewsWriter};
 use rustc_hash::FxHashSet;
@@ -210,6 +210,10 @@ impl LogReader for Reader {
 
     fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
         self.all().parked_input(shard, id)
+    }
+
+    fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
+        self.all().unparked(shard, id)
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {

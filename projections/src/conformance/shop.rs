@@ -16,7 +16,7 @@ use aggregates::{
 };
 use event_store::{
     Batch, Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey, Shards, StoreError,
-    StreamId, StreamRead, StreamSlice, Unfinished, batch_hash,
+    StreamId, StreamRead, StreamSlice, Unfinished, Unparked, batch_hash,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -599,6 +599,10 @@ impl LogReader for Broken {
         self.store.parked_input(shard, id)
     }
 
+    fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
+        self.store.unparked(shard, id)
+    }
+
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
         self.store.shard_count()
     }
@@ -673,6 +677,10 @@ impl LogReader for Replaced {
 
     fn parked_input(&self, shard: u16, id: Uuid) -> Result<Option<Parked>, StoreError> {
         self.now().parked_input(shard, id)
+    }
+
+    fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
+        self.now().unparked(shard, id)
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {

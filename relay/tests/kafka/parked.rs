@@ -129,10 +129,10 @@ fn what_is_set_aside_and_refused_keeps_back_nothing_else() {
     assert_eq!(check(&settings, &log), 0, "the events knew nothing of it");
 }
 
-/// An engine that knows two inputs, one of which it refuses to try again, and that is not there at first.
+/// An engine that knows two inputs, one of which it refuses to try again, and that is not there at first. What has ended stays as it ended.
 #[derive(Default)]
 struct Double {
-    asked: Mutex<Vec<Decision>>,
+    asked: Mutex<Vec<(Decision, Result<(), NotUnparked>)>>,
     away: Mutex<u32>,
 }
 
@@ -145,12 +145,19 @@ impl Unparker for Double {
             *away -= 1;
             return Err(NotUnparked::Unavailable("it starts".into()));
         }
-        self.asked.lock().expect("nobody panics").push(decision);
-        match decision.id {
-            REFUSED if decision.how == Unparking::Retried => Err(NotUnparked::Refused("it would fail again".into())),
-            id if id == REFUSED || id == Uuid::from_u128(1) => Ok(()),
-            _ => Err(NotUnparked::Unknown),
-        }
+        let mut asked = self.asked.lock().expect("nobody panics");
+        let ended = asked.iter().find(|(before, answer)| before.id == decision.id && answer.is_ok());
+        let answer = match ended {
+            Some((before, _)) if before.how == decision.how => Ok(()),
+            Some(_) => Err(NotUnparked::Refused("it has come to another end".into())),
+            None => match decision.id {
+                REFUSED if decision.how == Unparking::Retried => Err(NotUnparked::Refused("it would fail again".into())),
+                id if id == REFUSED || id == Uuid::from_u128(1) => Ok(()),
+                _ => Err(NotUnparked::Unknown),
+            },
+        };
+        asked.push((decision, answer.clone()));
+        answer
     }
 }
 
@@ -188,26 +195,32 @@ fn decisions_come_back_and_each_is_carried_out() {
         text(one, "EXPLODE"),
         text(other, "DROP"),
         text(REFUSED, "DROP"),
+        text(one, "RETRY"),
     ];
     write(kafka.url(), &settings.topics.unpark(), &written);
+    let refused = |why: &str| Err(NotUnparked::Refused(why.into()));
     let wanted = [
-        (one, Unparking::Retried),
-        (REFUSED, Unparking::Retried),
-        (other, Unparking::Dropped),
-        (REFUSED, Unparking::Dropped),
+        (one, Unparking::Retried, Ok(())),
+        (REFUSED, Unparking::Retried, refused("it would fail again")),
+        (other, Unparking::Dropped, Err(NotUnparked::Unknown)),
+        (REFUSED, Unparking::Dropped, Ok(())),
+        // It was written twice: it is done.
+        (one, Unparking::Retried, Ok(())),
     ];
-    let wanted = wanted.map(|(id, how)| Decision { id, how });
-    eventually("all were asked", || asked().len() >= 4);
+    let wanted = wanted.map(|(id, how, answer)| (Decision { id, how }, answer));
+    eventually("all were asked", || asked().len() >= 5);
     assert_eq!(asked(), wanted);
     decisions.stop();
 
     let decisions = Decisions::start(&settings, double.clone()).expect("sound settings");
     write(kafka.url(), &settings.topics.unpark(), &[text(one, "DROP")]);
-    eventually("the new one was asked", || {
-        asked()
-            .iter()
-            .any(|decision| decision.id == one && decision.how == Unparking::Dropped)
-    });
+    let dropped = Decision {
+        id: one,
+        how: Unparking::Dropped,
+    };
+    eventually("the new one was asked", || asked().iter().any(|(decision, _)| *decision == dropped));
     decisions.stop();
-    assert_eq!(asked().len(), 5, "what was carried out does not come again");
+    let asked = asked();
+    assert_eq!(asked.len(), 6, "what was carried out does not come again");
+    assert_eq!(asked[5], (dropped, refused("it has come to another end")));
 }
