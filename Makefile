@@ -46,9 +46,9 @@ test: check setup-servers ## what CI runs: check, every test on real servers, 10
 	$(call heading,Tests)
 	'$(TARGET)/debug/test-servers' with postgres redis kafka -- cargo test --workspace --locked $(ALL)
 	$(call heading,The shop once more with its log in PostgreSQL)
-	'$(TARGET)/debug/test-servers' with postgres -- env JANGBU_TEST_STORE=postgres cargo test --locked -p jangbu $(ALL) $(foreach test,$(OF_ANY_LOG),--test $(test))
+	'$(TARGET)/debug/test-servers' with postgres -- env JANGBU_TEST_STORE=postgres cargo test --workspace --locked $(ALL) $(foreach test,$(OF_ANY_LOG),--test $(test))
 	$(call heading,The shop once more with four shards)
-	JANGBU_TEST_SHARDS=4 cargo test --locked -p jangbu $(ALL) $(foreach test,$(OF_A_SHOP),--test $(test))
+	JANGBU_TEST_SHARDS=4 cargo test --workspace --locked $(ALL) $(foreach test,$(OF_A_SHOP),--test $(test))
 	$(call heading,The simulation: 10000 seeds with one shard and with four and every pair of crashes of every story)
 	cargo build --release --locked -p simulation
 	'$(TARGET)/release/simulation' --seeds 10000
