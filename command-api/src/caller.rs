@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use aggregates::{AccountId, OrderId, ProductId, Role};
 use axum::extract::{ConnectInfo, FromRequestParts, Path};
-use http::{header::AUTHORIZATION, request::Parts};
+use http::{Extensions, HeaderMap, header::AUTHORIZATION, request::Parts};
 
 use crate::{
-    Api, Principal, TokenError,
+    Api, Principal, TokenError, TokenVerifier,
     ops::ParkedId,
     problem::{self, Code, Problem},
     terms::path_id,
@@ -31,16 +31,20 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let header = parts
-            .headers
-            .get(AUTHORIZATION)
-            .ok_or_else(|| Problem::of(&problem::UNAUTHENTICATED))?;
+        Self::of(&parts.headers, api.verifier())
+    }
+}
+
+impl Caller {
+    /// Whose access token these headers have.
+    pub(crate) fn of(headers: &HeaderMap, verifier: &TokenVerifier) -> Result<Self, Problem> {
+        let header = headers.get(AUTHORIZATION).ok_or_else(|| Problem::of(&problem::UNAUTHENTICATED))?;
         let token = header
             .to_str()
             .ok()
             .and_then(bearer)
             .ok_or_else(|| Problem::of(&problem::INVALID_TOKEN))?;
-        api.verifier().verify(token).map(Self).map_err(|error| match error {
+        verifier.verify(token).map(Self).map_err(|error| match error {
             TokenError::Invalid => Problem::of(&problem::INVALID_TOKEN),
             TokenError::Expired => Problem::of(&problem::EXPIRED_TOKEN),
             TokenError::Unknown => Problem::of(&problem::UNAVAILABLE),
@@ -117,13 +121,18 @@ impl FromRequestParts<Api> for Client {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Self::Rejection> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        if !api.settings().behind_proxy {
-            return Ok(Self(peer));
-        }
-        // The last entry is the proxy's own; those before it are whatever the client wrote.
-        let forwarded = parts.headers.get_all("x-forwarded-for").iter().next_back();
-        let client = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
-        Ok(Self(client.or(peer)))
+        Ok(Self(client(&parts.headers, &parts.extensions, api.settings().behind_proxy)))
     }
+}
+
+/// Where a request comes from, when the server knows.
+pub(crate) fn client(headers: &HeaderMap, extensions: &Extensions, behind_proxy: bool) -> Option<IpAddr> {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    if !behind_proxy {
+        return peer;
+    }
+    // The last entry is the proxy's own; those before it are whatever the client wrote.
+    let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
+    let client = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    client.or(peer)
 }

@@ -51,13 +51,13 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use crate::{
     accounts::{EnsureError, ensure_account},
-    limits::RateLimits,
+    limits::{RateLimiter, RateLimits},
     rate::{Rate, RateError, Taken},
     represent::represent,
     shared::{AnswerName, Asked, Failures, Hashed, KeptAnswers, SharedLimits},
     tokens::{Principal, TokenError, TokenSettings, TokenVerifier},
 };
-use crate::{edge::Meters, in_flight::InFlight, limits::Limited, passwords::Passwords, problem::Problem, slow_down::SlowDown};
+use crate::{edge::Meters, in_flight::InFlight, passwords::Passwords, problem::Problem, slow_down::SlowDown};
 
 /// How many questions to the views are asked at a time: they are operators' alone.
 const READS: usize = 4;
@@ -114,11 +114,10 @@ struct Shared {
     verifier: TokenVerifier,
     passwords: Passwords,
     slow_down: SlowDown,
-    limited: Limited,
+    limiter: RateLimiter,
     in_flight: InFlight,
     waits: Semaphore,
-    /// What this node shares with others, if it does.
-    limits_of_all: OnceLock<Arc<dyn SharedLimits>>,
+    /// Answers that nodes share, if they do.
     kept_answers: OnceLock<Arc<dyn KeptAnswers>>,
 }
 
@@ -130,8 +129,7 @@ impl Api {
             verifier: TokenVerifier::new(vault.clone(), &settings.tokens),
             passwords: Passwords::new(settings.passwords_at_once.max(1), settings.passwords_waiting),
             slow_down: SlowDown::new(),
-            limited: Limited::new(settings.rate_limits),
-            limits_of_all: OnceLock::new(),
+            limiter: RateLimiter::new(vault.clone(), &settings),
             kept_answers: OnceLock::new(),
             in_flight: InFlight::new(),
             waits: Semaphore::new(settings.waits),
@@ -147,8 +145,13 @@ impl Api {
     /// Counts requests and failed logins together with other nodes. Said once, before the API is served.
     #[must_use]
     pub fn with_shared_limits(self, limits: Arc<dyn SharedLimits>) -> Self {
-        let _ = self.shared.limits_of_all.set(limits);
+        let _ = self.limiter().clone().sharing(limits);
         self
+    }
+
+    /// What counts its requests; the query API of the same process counts in the same place.
+    pub fn limiter(&self) -> &RateLimiter {
+        &self.shared.limiter
     }
 
     /// Answers repeated requests from what all nodes keep, where that has the answer. Said once, before the API is served.
@@ -183,12 +186,8 @@ impl Api {
         &self.shared.slow_down
     }
 
-    fn limited(&self) -> &Limited {
-        &self.shared.limited
-    }
-
     fn shared_limits(&self) -> Option<&Arc<dyn SharedLimits>> {
-        self.shared.limits_of_all.get()
+        self.limiter().shared()
     }
 
     fn kept_answers(&self) -> Option<&Arc<dyn KeptAnswers>> {
@@ -235,12 +234,8 @@ pub fn router(api: Api) -> Router {
     let pages = SwaggerUi::new("/docs")
         .external_url_unchecked("/openapi.json", document)
         .config(config);
-    let router = if api.limited().any() {
-        router.layer(middleware::from_fn_with_state(api.clone(), limits::pass))
-    } else {
-        router
-    };
-    router
+    api.limiter()
+        .limit(router)
         .layer(middleware::from_fn_with_state(meters, edge::pass))
         .with_state(api)
         .merge(pages)

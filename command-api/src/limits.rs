@@ -1,29 +1,34 @@
 //! Rate limits: how many requests a client and an account may send, over all nodes where they share a count, and else on each by itself.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use axum::{
-    extract::{FromRequestParts as _, Request, State},
-    middleware::Next,
-    response::{IntoResponse as _, Response},
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::Response,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, header::RETRY_AFTER, request::Parts};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header::RETRY_AFTER};
+use key_vault::KeyVault;
 use metrics::Counter;
 
 use crate::{
-    Api,
-    caller::{Caller, Client},
+    Settings, TokenVerifier,
+    caller::{self, Caller},
+    edge::Trace,
+    language::preferred,
     problem::{self, Problem},
     rate::{Buckets, Doubts, Rate, Taken},
     shared::{Hashed, SharedLimits},
     slow_down::Suspect,
 };
 
-/// The calls that are limited.
-const CALLS: &str = "/api/v1/";
+/// The calls that are limited: commands and questions, and not the pages that describe them.
+const CALLS: [&str; 2] = ["/api/v1/", "/graphql"];
+
 /// So much sooner may a request be counted here than where it is counted for all.
 const LEEWAY: Duration = Duration::from_millis(100);
 
@@ -39,32 +44,12 @@ pub struct RateLimits {
     pub per_account: Option<Rate>,
 }
 
-/// The limits, as this node knows them.
-pub(crate) struct Limited {
-    per_client: Option<Limit>,
-    per_account: Option<Limit>,
-}
-
 struct Limit {
     name: &'static str,
     rate: Rate,
     here: Buckets,
     doubts: Doubts,
     refused: Counter,
-}
-
-impl Limited {
-    pub(crate) fn new(limits: RateLimits) -> Self {
-        Self {
-            per_client: Limit::new("client", limits.per_client),
-            per_account: Limit::new("account", limits.per_account),
-        }
-    }
-
-    /// Whether there are any.
-    pub(crate) fn any(&self) -> bool {
-        self.per_client.is_some() || self.per_account.is_some()
-    }
 }
 
 impl Limit {
@@ -140,43 +125,76 @@ pub(crate) fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
-/// Lets a request pass, or turns it away.
-pub(crate) async fn pass(State(api): State<Api>, request: Request, next: Next) -> Response {
-    if !request.uri().path().starts_with(CALLS) {
-        return next.run(request).await;
-    }
-    let (mut parts, body) = request.into_parts();
-    match api.admit(&mut parts).await {
-        Ok(said) => {
-            let mut response = next.run(Request::from_parts(parts, body)).await;
-            said.add_to(response.headers_mut());
-            response
-        }
-        Err(problem) => problem.into_response(),
-    }
+/// Counts requests by client and by account, and turns away those that are too many. A clone counts on in the same place.
+#[derive(Clone)]
+pub struct RateLimiter {
+    inner: Arc<Inner>,
 }
 
-impl Api {
-    async fn admit(&self, parts: &mut Parts) -> Result<Said, Problem> {
-        let (limited, mut said) = (self.limited(), Said::default());
-        if let Some(limit) = &limited.per_client {
-            let Ok(Client(client)) = Client::from_request_parts(parts, self).await;
-            if let Some(client) = client {
-                self.take(limit, Suspect::client(client).hashed(self.vault()), &mut said).await?;
-            }
+struct Inner {
+    per_client: Option<Limit>,
+    per_account: Option<Limit>,
+    behind_proxy: bool,
+    vault: KeyVault,
+    verifier: TokenVerifier,
+    /// Where all nodes count together, if they do.
+    shared: OnceLock<Arc<dyn SharedLimits>>,
+}
+
+impl RateLimiter {
+    /// The limits of these settings. Clients and accounts are known by hashes with the keys of this vault, accounts by its tokens.
+    pub fn new(vault: KeyVault, settings: &Settings) -> Self {
+        let inner = Inner {
+            per_client: Limit::new("client", settings.rate_limits.per_client),
+            per_account: Limit::new("account", settings.rate_limits.per_account),
+            behind_proxy: settings.behind_proxy,
+            verifier: TokenVerifier::new(vault.clone(), &settings.tokens),
+            vault,
+            shared: OnceLock::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Counts together with other nodes. Said once, before anything is counted.
+    #[must_use]
+    pub fn sharing(self, limits: Arc<dyn SharedLimits>) -> Self {
+        let _ = self.inner.shared.set(limits);
+        self
+    }
+
+    /// Limits every request that this router gets, or hands it back as it is when there are no limits. Serve it with
+    /// `ConnectInfo<SocketAddr>`, which says where a request comes from.
+    pub fn limit<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) -> Router<S> {
+        if self.inner.per_client.is_some() || self.inner.per_account.is_some() {
+            router.layer(middleware::from_fn_with_state(self.clone(), pass))
+        } else {
+            router
         }
-        if let Some(limit) = &limited.per_account
-            // Who is nobody is refused by the call, if it is for somebody.
-            && let Ok(caller) = Caller::from_request_parts(parts, self).await
+    }
+
+    pub(crate) fn shared(&self) -> Option<&Arc<dyn SharedLimits>> {
+        self.inner.shared.get()
+    }
+
+    async fn admit(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Said, Problem> {
+        let (inner, mut said) = (&*self.inner, Said::default());
+        if let Some(limit) = &inner.per_client
+            && let Some(client) = caller::client(headers, extensions, inner.behind_proxy)
         {
-            let account = self.vault().fingerprint(&[b"limit of account", caller.account().uuid().as_bytes()]);
+            self.take(limit, Suspect::client(client).hashed(&inner.vault), &mut said).await?;
+        }
+        if let Some(limit) = &inner.per_account
+            // Who is nobody is refused by the call, if it is for somebody.
+            && let Ok(caller) = Caller::of(headers, &inner.verifier)
+        {
+            let account = inner.vault.fingerprint(&[b"limit of account", caller.account().uuid().as_bytes()]);
             self.take(limit, account, &mut said).await?;
         }
         Ok(said)
     }
 
     async fn take(&self, limit: &Limit, who: Hashed, said: &mut Said) -> Result<(), Problem> {
-        let taken = limit.take(who, self.shared_limits()).await;
+        let taken = limit.take(who, self.shared()).await;
         said.add(limit, taken);
         if taken.allowed {
             return Ok(());
@@ -185,5 +203,24 @@ impl Api {
         let wait = whole_seconds(taken.wait(limit.rate));
         let refused = Problem::of(&problem::TOO_MANY_REQUESTS).header(RETRY_AFTER, HeaderValue::from(wait));
         Err(said.headers().fold(refused, |problem, (name, value)| problem.header(name, value)))
+    }
+}
+
+/// Lets a request pass, or turns it away.
+async fn pass(State(limiter): State<RateLimiter>, request: Request, next: Next) -> Response {
+    if !CALLS.iter().any(|calls| request.uri().path().starts_with(calls)) {
+        return next.run(request).await;
+    }
+    let headers = request.headers();
+    let known = request.extensions().get::<Trace>().map(|trace| trace.correlation);
+    let (language, trace) = (preferred(headers), known.unwrap_or_else(|| Trace::of(headers).correlation));
+    match limiter.admit(headers, request.extensions()).await {
+        Ok(said) => {
+            let mut response = next.run(request).await;
+            said.add_to(response.headers_mut());
+            response
+        }
+        // Whoever serves the router may not know how to write a problem.
+        Err(problem) => problem.render(language, trace),
     }
 }
