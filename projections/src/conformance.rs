@@ -74,6 +74,7 @@ macro_rules! conformance_suite {
             following::a_follower_says_how_far_views_are_that_somebody_else_writes,
             following::a_follower_says_that_views_stand_still_while_the_log_goes_on,
             following::a_follower_of_views_that_are_filled_anew_begins_again,
+            following::a_follower_looks_at_views_as_soon_as_somebody_says_that_there_is_something_new,
             rebuild::any_way_to_the_views_gives_the_views_of_one_fold,
             runner::what_is_offered_is_shown_and_says_how_far_it_is,
             runner::what_the_tail_has_no_room_for_is_read_from_the_log,

@@ -14,7 +14,7 @@ use std::{
 };
 
 use aggregates::Timestamp;
-use event_store::{EventStore, LogReader, Shards, StoreError, Wakes};
+use event_store::{Bell, EventStore, Listener, LogReader, Shards, StoreError, Wakes as _};
 use tokio::sync::watch;
 
 use crate::{Checkpoint, Progress, ReadError, RunnerState, ShardProgress, Views};
@@ -59,9 +59,26 @@ pub struct Follower;
 /// A follower that was started; dropping it stops it.
 #[derive(Debug)]
 pub struct FollowerHandle {
-    stop: Arc<AtomicBool>,
+    told: Arc<Told>,
     progress: watch::Receiver<Progress>,
-    thread: Option<JoinHandle<()>>,
+    /// The follower, and who hears that views were saved.
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the follower is told.
+#[derive(Debug, Default)]
+struct Told {
+    stop: AtomicBool,
+    /// Rung when views may have been saved.
+    saved: Bell,
+    /// Whether the store of the views rings when they are.
+    by_the_store: AtomicBool,
+}
+
+impl Told {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
 }
 
 impl Follower {
@@ -70,12 +87,12 @@ impl Follower {
     /// # Errors
     /// The system gives no thread.
     pub fn start(views: Arc<dyn Views>, store: Arc<dyn EventStore>, settings: FollowerSettings) -> std::io::Result<FollowerHandle> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::new(Told::default());
         let (report, progress) = watch::channel(Progress::default());
+        let listens = (Arc::clone(&views), Arc::clone(&told));
         let work = Work {
             views,
-            wakes: None,
-            wakes_asked: None,
+            news: told.saved.listener(),
             log: Log {
                 store,
                 reader: None,
@@ -85,17 +102,46 @@ impl Follower {
             },
             shards: BTreeMap::new(),
             report,
-            stop: Arc::clone(&stop),
+            told: Arc::clone(&told),
             settings,
         };
-        let thread = std::thread::Builder::new()
-            .name("views-follower".into())
-            .spawn(move || work.run())?;
-        Ok(FollowerHandle {
-            stop,
+        // From here on what was started is stopped when the rest cannot be.
+        let mut handle = FollowerHandle {
+            told,
             progress,
-            thread: Some(thread),
-        })
+            threads: Vec::new(),
+        };
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        handle.threads.push(thread("views-follower").spawn(move || work.run())?);
+        let (views, told) = listens;
+        handle.threads.push(thread("views-wakes").spawn(move || listen(&*views, &told))?);
+        Ok(handle)
+    }
+}
+
+/// Has the views looked at whenever their store says that there is something new.
+fn listen(views: &dyn Views, told: &Told) {
+    while !told.stopped() {
+        match views.wakes() {
+            Ok(Some(mut wakes)) => {
+                told.by_the_store.store(true, Ordering::Release);
+                // What was saved before that was told to nobody.
+                told.saved.ring();
+                while !told.stopped() {
+                    if wakes.wait(NOTICED_WITHIN) {
+                        told.saved.ring();
+                    }
+                }
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "nobody tells that views were saved: they are asked again and again");
+                let again = Instant::now() + LISTENS_AGAIN;
+                while !told.stopped() && Instant::now() < again {
+                    std::thread::sleep(NOTICED_WITHIN);
+                }
+            }
+        }
     }
 }
 
@@ -105,17 +151,24 @@ impl FollowerHandle {
         self.progress.clone()
     }
 
+    /// Has the views looked at sooner, by who knows that there may be something new. It may be called at any time, and in vain.
+    pub fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let told = Arc::clone(&self.told);
+        move || told.saved.ring()
+    }
+
     /// Ends the thread.
     pub fn stop(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that follows the views had panicked");
+        self.told.stop.store(true, Ordering::Release);
+        self.told.saved.ring();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that follows the views had panicked");
+            }
         }
     }
 }
@@ -128,13 +181,11 @@ impl Drop for FollowerHandle {
 
 struct Work {
     views: Arc<dyn Views>,
-    /// None where nobody tells that there is something new, and when he cannot be heard.
-    wakes: Option<Box<dyn Wakes>>,
-    wakes_asked: Option<Instant>,
+    news: Listener,
     log: Log,
     shards: BTreeMap<u16, Followed>,
     report: watch::Sender<Progress>,
-    stop: Arc<AtomicBool>,
+    told: Arc<Told>,
     settings: FollowerSettings,
 }
 
@@ -175,47 +226,21 @@ impl Work {
     }
 
     fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+        self.told.stopped()
     }
 
     /// Waits until there may be something new.
     fn rest(&mut self, began: Instant) {
-        if self.listen() {
-            // What was saved before that was told to nobody.
-            return;
-        }
-        let every = if self.wakes.is_some() {
+        let every = if self.told.by_the_store.load(Ordering::Acquire) {
             self.settings.poll_when_told
         } else {
             self.settings.poll
         };
         std::thread::sleep(self.settings.least);
-        while !self.stopped() {
-            let left = (began + every).saturating_duration_since(Instant::now()).min(NOTICED_WITHIN);
-            if left.is_zero() {
-                return;
-            }
-            if let Some(wakes) = &mut self.wakes {
-                if wakes.wait(left) {
-                    return;
-                }
-            } else {
-                std::thread::sleep(left);
-            }
+        let left = (began + every).saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            self.news.wait(left);
         }
-    }
-
-    /// Has itself told from now on, where that can be had; true when it was not before.
-    fn listen(&mut self) -> bool {
-        if self.wakes.is_some() || self.wakes_asked.is_some_and(|asked| asked.elapsed() < LISTENS_AGAIN) {
-            return false;
-        }
-        self.wakes_asked = Some(Instant::now());
-        match self.views.wakes() {
-            Ok(wakes) => self.wakes = wakes,
-            Err(error) => tracing::debug!(%error, "nobody tells that views were saved: they are asked again and again"),
-        }
-        self.wakes.is_some()
     }
 
     /// Says how far the views are.

@@ -43,8 +43,8 @@ impl Tail {
         }
     }
 
-    /// Has the log looked at, as soon as what is at hand is done.
-    pub(crate) fn look(&self) {
+    /// Has the log looked at, as soon as what is at hand is done: by who knows that there may be something new. It may be called in vain.
+    pub fn look(&self) {
         self.state.look.store(true, Ordering::Release);
         self.wake();
     }

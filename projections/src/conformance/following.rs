@@ -67,6 +67,28 @@ pub fn a_follower_says_that_views_stand_still_while_the_log_goes_on(place: &impl
     assert_eq!(seen.state, RunnerState::Running);
 }
 
+/// By somebody who has heard of it another way than from the store of the views.
+pub fn a_follower_looks_at_views_as_soon_as_somebody_says_that_there_is_something_new(place: &impl Place) {
+    let mut log = Log::of(1, 2);
+    record(&mut log, 0, 1);
+    let (handle, _) = start(&log, place, quick());
+    wait_until_counted(&handle, &log);
+    let settings = FollowerSettings {
+        poll: Duration::from_mins(10),
+        poll_when_told: Duration::from_mins(10),
+        ..FollowerSettings::default()
+    };
+    let views = place.open_read_only().expect("views");
+    let follower = Follower::start(views, Arc::new(log.store.clone()), settings).expect("a thread");
+    let wake = follower.waker();
+    for n in 2..10 {
+        record(&mut log, 0, n);
+        wait_until_counted(&handle, &log);
+        wake();
+        progress_is(&follower.progress(), |progress| progress.position(0) == n);
+    }
+}
+
 /// Positions of a log that is restored go back.
 pub fn a_follower_of_views_that_are_filled_anew_begins_again(place: &impl Place) {
     let (mut log, mut restored) = (Log::new(1), Log::new(1));
