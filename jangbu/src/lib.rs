@@ -12,6 +12,7 @@ mod demo;
 mod failure;
 pub mod generate;
 mod health;
+mod hints;
 mod http_server;
 mod kafka;
 mod places;

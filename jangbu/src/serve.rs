@@ -10,7 +10,7 @@ use std::{
 
 use aggregates::AccountId;
 use axum::{Router, extract::Request, response::IntoResponse as _};
-use command_api::{Api, TokenSettings, TokenVerifier};
+use command_api::{Api, RateLimiter, TokenSettings, TokenVerifier};
 use engine::{CoreSettings, Engine, EngineSettings, Engines, Running, Subscriber};
 use event_store::{DirectoryLock, EventStore, Shards};
 use key_vault::Opening;
@@ -19,7 +19,7 @@ use payment_gateway_simulator::Simulator;
 use payment_gateway_toss::{TossGateway, TossSettings};
 use projections::{Follower, FollowerHandle, FollowerSettings, Progress, Runner, RunnerHandle, RunnerSettings, Views};
 use query_api::{AuthError, Limits, Principal, QueryApi, Timeouts};
-use redis_cache::{Answers, Redis, Stock};
+use redis_cache::{Answers, Redis, Stock, Topic};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{
     net::TcpListener,
@@ -34,6 +34,7 @@ use crate::{
     demo,
     failure::Failure,
     health::{self, Health},
+    hints::Hints,
     http_server::{Phase, Server, Traffic, come_back},
     kafka::{Group, Kafka},
     places::{self, Log, heads},
@@ -301,6 +302,7 @@ struct Shop {
     looking: Looking,
     sells: Sells,
     shows: Shows,
+    hints: Option<Hints>,
     kafka: Option<Kafka>,
     store: Arc<dyn EventStore>,
     shards: Shards,
@@ -351,7 +353,8 @@ impl Shop {
         if let Some(simulator) = &simulator {
             front.serves_provider(simulator);
         }
-        let (engine, sells) = start_engine(settings, &log, kafka.as_mut(), &shows, address, health).await?;
+        let hints = hints(settings, &shows, kafka.as_ref())?;
+        let (engine, sells) = start_engine(settings, &log, kafka.as_mut(), &shows, hints.as_ref(), address, health).await?;
         let redis = settings.redis.clone().filter(|_| vault.is_some());
         let redis = redis.map(|address| Redis::start(redis_cache::Settings::new(address)));
         let mut router = Router::new();
@@ -383,10 +386,19 @@ impl Shop {
                 timeouts: Timeouts::default(),
                 stuck_after: settings.payment_stuck_after,
             };
-            router = router.merge(match &redis {
+            let questions = match &redis {
                 Some(redis) => query_api::router_sharing(questions, Arc::new(Stock::new(redis.clone(), vault.clone(), log_id))),
                 None => query_api::router(questions),
-            });
+            };
+            // A client's commands and questions count together, in one process as over all.
+            let limiter = match (&api, &redis) {
+                (Some(api), _) => api.limiter().clone(),
+                (None, Some(redis)) => {
+                    RateLimiter::new(vault.clone(), &api_settings(settings)).sharing(Arc::new(redis_cache::Limits::new(redis.clone())))
+                }
+                (None, None) => RateLimiter::new(vault.clone(), &api_settings(settings)),
+            };
+            router = router.merge(limiter.limit(questions));
         }
         front.serves(router);
         if let Some(progress) = progress {
@@ -411,6 +423,7 @@ impl Shop {
             looking: looks.start()?,
             sells,
             shows,
+            hints,
             kafka,
             store: log.store,
             shards: log.shards,
@@ -455,6 +468,7 @@ impl Shop {
             looking,
             sells,
             shows,
+            hints,
             kafka,
             store,
             shards,
@@ -494,6 +508,7 @@ impl Shop {
             }
         }
         let stopped = tokio::task::spawn_blocking(move || {
+            drop(hints);
             match shows {
                 Shows::Written(runner) => runner.stop(),
                 Shows::Followed(follower) => follower.stop(),
@@ -541,8 +556,7 @@ async fn open_views(settings: &Settings, log: &Log) -> Result<OpenViews, Failure
             let opening = settings.clone();
             let (writer, views) = aside(move || places::open_views(&opening)).await?;
             let keeping = RunnerSettings {
-                // Events come by other processes too.
-                listen: settings.role == Role::Projections || settings.shares_shards(),
+                listen: others_record(settings),
                 ..RunnerSettings::default()
             };
             let runner = Runner::start(Arc::clone(&log.store), writer, keeping);
@@ -582,12 +596,39 @@ impl Shows {
     }
 }
 
+/// Whether events come by other processes too.
+fn others_record(settings: &Settings) -> bool {
+    settings.role != Role::All || settings.shares_shards()
+}
+
+/// What this process and others tell one another through Redis.
+fn hints(settings: &Settings, shows: &Shows, kafka: Option<&Kafka>) -> Result<Option<Hints>, Failure> {
+    let Some(address) = settings.redis.clone() else { return Ok(None) };
+    let mut hints = Hints::new(address);
+    match shows {
+        Shows::Written(runner) => {
+            hints.tells_of_views(runner.progress());
+            if others_record(settings) {
+                let tail = runner.tail();
+                hints.hears(Topic::Log, move || tail.look())?;
+            }
+        }
+        Shows::Followed(follower) => hints.hears(Topic::Views, follower.waker())?,
+        Shows::Nothing => {}
+    }
+    if let Some(wake) = kafka.and_then(Kafka::wake_relay).filter(|_| others_record(settings)) {
+        hints.hears(Topic::Log, wake)?;
+    }
+    Ok(Some(hints))
+}
+
 /// Starts the engines of this process, or opens the way to those of others.
 async fn start_engine(
     settings: &Settings,
     log: &Log,
     kafka: Option<&mut Kafka>,
     shows: &Shows,
+    hints: Option<&Hints>,
     address: SocketAddr,
     health: &Health,
 ) -> Result<(Option<Engine>, Sells), Failure> {
@@ -623,6 +664,7 @@ async fn start_engine(
         let tail = runner.tail();
         subscribers.push(Box::new(move |events| tail.offer(Arc::clone(events))));
     }
+    subscribers.extend(hints.map(Hints::tells_of_log));
     if let Some(wake) = kafka.as_ref().and_then(|kafka| kafka.wake_relay()) {
         subscribers.push(Box::new(move |_| wake()));
     }

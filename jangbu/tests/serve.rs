@@ -158,6 +158,39 @@ fn terminate(pid: u32) {
 }
 
 #[tokio::test]
+async fn commands_and_questions_of_a_client_count_together() {
+    let shop = Shop::open(&[("JANGBU_RATE_LIMIT__PER_CLIENT", "3/h")]).await;
+    let client = shop.client();
+    let question = || {
+        let request = client.request(Method::POST, "/graphql").header("accept-language", "en");
+        client::Client::send(request.json(&json!({ "query": "{ products(first: 1) { nodes { id } } }" })))
+    };
+    let left = |answer: &client::Answer| answer.headers["ratelimit"].to_str().expect("text").to_owned();
+    let first = question().await.expect("the shop answers").expect(200);
+    assert!(left(&first).starts_with("\"client\";r=2;"), "{}", left(&first));
+    let nobody = client
+        .request(Method::POST, "/api/v1/auth/refresh")
+        .json(&json!({ "refreshToken": "x" }));
+    let second = client::Client::send(nobody).await.expect("the shop answers");
+    assert!(left(&second).starts_with("\"client\";r=1;"), "{}", left(&second));
+    question().await.expect("the shop answers").expect(200);
+    let refused = question().await.expect("the shop answers").expect_problem(429, "too-many-requests");
+    assert!(refused.headers.contains_key("retry-after"));
+    let order = client.request(Method::GET, &format!("/api/v1/orders/{}", uuid::Uuid::nil()));
+    client::Client::send(order)
+        .await
+        .expect("the shop answers")
+        .expect_problem(429, "too-many-requests");
+    for free in ["/readyz", "/metrics", "/docs/", "/graphiql"] {
+        client::Client::send(client.request(Method::GET, free))
+            .await
+            .expect("the shop answers")
+            .expect(200);
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
 async fn what_is_in_use_is_refused_in_one_line() {
     let shop = Shop::open(&[]).await;
     let elsewhere = tempfile::tempdir().expect("a scratch directory");

@@ -15,8 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_store::{EventStore as _, Shards};
+use event_store::{EventStore as _, Shards, Wakes as _};
 use event_store_postgres::PostgresStore;
+use redis_cache::{RedisWakes, Topic};
 use relay::{KafkaSettings, RelaySettings, audit::audit};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -366,6 +367,12 @@ async fn of_a_hundred_orders_at_two_processes_exactly_the_66_that_can_be_paid_ar
     let mut cluster = Cluster::open(two).await;
     let client = cluster.client();
     let buyer = client.log_in(BUYER).await;
+    let address: redis_cache::Address = cluster.redis.url().parse().expect("its address");
+    let hints = [Topic::Log, Topic::Views].map(|topic| RedisWakes::start(redis_cache::Settings::new(address.clone()), topic));
+    for hints in &hints {
+        hints.redis().connected().await;
+    }
+    let mut heard = hints.each_ref().map(RedisWakes::listener);
     let mut clients = JoinSet::new();
     for number in 0..100 {
         let (client, buyer) = (client.clone(), buyer.clone());
@@ -384,6 +391,11 @@ async fn of_a_hundred_orders_at_two_processes_exactly_the_66_that_can_be_paid_ar
     let count = |wanted: &str| ends.iter().filter(|(_, end)| end == wanted).count();
     let paid = (count("CONFIRMED"), count("CANCELLED INSUFFICIENT_BALANCE"));
     assert_eq!(paid, (66, 34), "{ends:?}");
+    // The engines told of the events before the orders had ended, and the projections of what the views showed.
+    assert!(
+        heard.iter_mut().all(|heard| heard.wait(Duration::ZERO)),
+        "the processes give hints through Redis"
+    );
     // The goods of the last that was refused are released by their shard after the order has ended.
     let figures = shop::eventually("the goods are free", async || {
         let figures = client.figures(&buyer, &[COFFEE]).await;
