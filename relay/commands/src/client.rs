@@ -66,8 +66,7 @@ impl ClientContext for Connected {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
-        *self.trouble.lock() = (!up).then(|| AWAY.to_owned());
+        *self.trouble.lock() = away(&statistics);
     }
 
     fn error(&self, error: Cause, reason: &str) {
@@ -76,6 +75,25 @@ impl ClientContext for Connected {
         }
         tracing::debug!(%error, reason, "Kafka's client");
     }
+}
+
+/// Says what is wrong when no broker is connected. Any connection will do: a consumer that has nothing to fetch just now speaks to the coordinator of
+/// its group alone, and a client that has just begun to one of those that it was told of.
+fn away(statistics: &Statistics) -> Option<String> {
+    // One is the client itself.
+    let brokers = || statistics.brokers.values().filter(|broker| broker.source != "internal");
+    if brokers().any(|broker| matches!(broker.state.as_str(), "UP" | "UPDATE")) {
+        return None;
+    }
+    let mut seen: Vec<_> = brokers()
+        .map(|broker| format!("{} {} for {} s", broker.name, broker.state, broker.stateage / 1_000_000))
+        .collect();
+    seen.sort();
+    Some(if seen.is_empty() {
+        AWAY.to_owned()
+    } else {
+        format!("{AWAY} ({})", seen.join(", "))
+    })
 }
 
 impl ConsumerContext for Connected {}
@@ -137,5 +155,52 @@ impl Said {
             self.0 = Some((text, Instant::now()));
         }
         is_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::statistics::Broker;
+
+    use super::*;
+
+    fn statistics(brokers: &[(&str, &str, i32, &str)]) -> Statistics {
+        let broker = |(name, source, nodeid, state): &(&str, &str, i32, &str)| Broker {
+            name: (*name).to_owned(),
+            source: (*source).to_owned(),
+            nodeid: *nodeid,
+            state: (*state).to_owned(),
+            stateage: 2_500_000,
+            ..Broker::default()
+        };
+        Statistics {
+            brokers: brokers.iter().map(|seen| (seen.0.to_owned(), broker(seen))).collect(),
+            ..Statistics::default()
+        }
+    }
+
+    #[test]
+    fn a_consumer_that_speaks_to_its_coordinator_alone_reaches_kafka() {
+        let internal = (":0/internal", "internal", -1, "UP");
+        let learned = |state| ("kafka:9092/1", "learned", 1, state);
+        assert_eq!(away(&statistics(&[internal, learned("UP")])), None);
+        assert_eq!(
+            away(&statistics(&[internal, learned("INIT"), ("GroupCoordinator", "logical", -1, "UP")])),
+            None
+        );
+        assert_eq!(
+            away(&statistics(&[internal, ("kafka:9092/bootstrap", "configured", -1, "UPDATE")])),
+            None
+        );
+        assert_eq!(away(&statistics(&[internal])).as_deref(), Some(AWAY));
+        let away = away(&statistics(&[
+            internal,
+            learned("DOWN"),
+            ("GroupCoordinator", "logical", -1, "CONNECT"),
+        ]));
+        assert_eq!(
+            away.as_deref(),
+            Some("no broker of Kafka can be reached (GroupCoordinator CONNECT for 2 s, kafka:9092/1 DOWN for 2 s)")
+        );
     }
 }

@@ -40,6 +40,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// How often it says how far the partitions are done with.
 const SAID_EVERY: Duration = Duration::from_secs(1);
 
+/// Longer than opening or ending a shard takes.
+const STANDS_STILL: Duration = Duration::from_secs(30);
+
 /// How long the group may take to let it go.
 const LEFT_WITHIN: Duration = Duration::from_secs(3);
 
@@ -85,6 +88,8 @@ struct Shared {
     holds: Holds,
     answering: Arc<Answering>,
     hindrance: Mutex<Option<String>>,
+    /// When its thread last looked after its shards.
+    turned: Mutex<Instant>,
     stopped: AtomicBool,
     ended: AtomicBool,
 }
@@ -114,6 +119,7 @@ impl Member {
             holds: Holds::new(engines, settings.session),
             post,
             hindrance: Mutex::new(Some(NOT_JOINED.to_owned())),
+            turned: Mutex::new(Instant::now()),
             stopped: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
@@ -271,7 +277,15 @@ fn shards_of(partitions: &TopicPartitionList) -> Vec<u16> {
 
 impl Shared {
     fn standing(&self) -> Standing {
-        let hindrance = self.hindrance.lock().clone();
+        let still = self.turned.lock().elapsed();
+        let hindrance = if still > STANDS_STILL {
+            Some(format!(
+                "the thread that takes commands from Kafka has stood still for {} s",
+                still.as_secs()
+            ))
+        } else {
+            self.hindrance.lock().clone()
+        };
         Standing {
             assigned: self.holds.all_assigned(),
             running: self.holds.all_running(),
@@ -349,6 +363,7 @@ impl Worker {
                 tracing::warn!(%error, "commands do not come: it is tried again");
             }
             *self.shared.hindrance.lock() = Some(error.to_string());
+            *self.shared.turned.lock() = Instant::now();
             // What runs goes on, and may end by itself.
             self.shared.holds.look_after();
             thread::sleep(AGAIN);
@@ -401,6 +416,7 @@ impl Worker {
             group.said.store(false, Ordering::Relaxed);
             shared.look_after_shards(consumer);
             *shared.hindrance.lock() = group.hindrance();
+            *shared.turned.lock() = Instant::now();
             looked = Instant::now();
             if said.elapsed() >= SAID_EVERY {
                 shared.say_how_far(consumer);
