@@ -48,6 +48,8 @@ pub struct EngineSettings {
     pub instance: Uuid,
     /// How long the provider has to answer a call.
     pub payment_timeout: Duration,
+    /// How long somebody who only asks waits for a log that does not answer.
+    pub answered_within: Duration,
     /// How many requests may wait for their answers; more are refused at once.
     pub queue: usize,
     /// How many requests may wait for an aggregate to change.
@@ -67,6 +69,7 @@ impl EngineSettings {
             core,
             instance,
             payment_timeout: Duration::from_secs(5),
+            answered_within: Duration::from_secs(10),
             queue: 4_096,
             watchers: 16_384,
             calls: 2_048,
@@ -114,6 +117,7 @@ struct Shared {
     asked: Box<[Arc<AtomicUsize>]>,
     /// What each shard's engine is owed an answer to.
     unanswered: Box<[AtomicUsize]>,
+    answered_within: Duration,
     queue: usize,
     watchers: usize,
     clock: Mutex<Clock>,
@@ -184,6 +188,7 @@ impl Engine {
             watching: Arc::default(),
             asked: shards.all().map(|_| Arc::default()).collect(),
             unanswered: shards.all().map(|_| AtomicUsize::new(0)).collect(),
+            answered_within: settings.answered_within,
             queue: settings.queue,
             watchers: settings.watchers,
             clock: Mutex::new(Clock::from(clock::now())),
@@ -410,6 +415,7 @@ impl Engine {
             _place: place,
             traced,
         };
+        let asks_only = matches!(question, Question::Read(..) | Question::Parked(_));
         let input = match question {
             Question::Command(request) => Input::Command(ticket, request),
             Question::Read(kind, id) => Input::Read(ticket, kind, id),
@@ -420,7 +426,14 @@ impl Engine {
         if !self.shared.inboxes.put(shard, input) {
             return Err(EngineError::Stopping);
         }
-        answer.await.map_err(|_| EngineError::Stopping)?
+        let answer = async { answer.await.map_err(|_| EngineError::Stopping)? };
+        if asks_only {
+            let answered = tokio::time::timeout(self.shared.answered_within, answer).await;
+            answered.unwrap_or_else(|_| Err(EngineError::Unavailable("the log has not answered in time".to_owned())))
+        } else {
+            // What changes something may be written by now.
+            answer.await
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Engines of one log in several processes: shards that come and go, and who asks from outside.
 
+mod bad_reader;
 mod shop;
 
 use std::{
@@ -11,11 +12,12 @@ use std::{
 };
 
 use aggregates::{Command, Kind, OrderStatus, PaymentMethod, ProductCommand, State, WalletCommand};
+use bad_reader::{Badness, Heads};
 use engine::{
     Answering, CoreSettings, Elsewhere, Engine, EngineError, EngineSettings, Engines, Inboxes, Message, Question, Response, Running,
     Shards, Transport, Versioned,
 };
-use event_store::{EventStore, MemoryStore, verify_chain};
+use event_store::{EventStore, LogReader, LogWriter, MemoryStore, StoreError, verify_chain};
 use parking_lot::Mutex;
 use shop::{Approving, Counter, PRICE, buyer, krw, processes, product, represent};
 use uuid::Uuid;
@@ -344,4 +346,72 @@ async fn an_engine_that_has_lost_its_shard_and_does_not_know_it_answers_nothing_
         }
         std::mem::swap(&mut before, &mut now);
     }
+}
+
+/// A log that other processes can write, and whose heads are read as they can be.
+struct Elsewheres {
+    inner: MemoryStore,
+    badness: Badness,
+}
+
+impl EventStore for Elsewheres {
+    fn writer(&self) -> Result<Box<dyn LogWriter>, StoreError> {
+        self.inner.writer()
+    }
+
+    fn reader(&self) -> Result<Box<dyn LogReader>, StoreError> {
+        Ok(self.badness.of(self.inner.reader()?))
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_the_log_does_not_clear_has_an_answer_all_the_same_and_what_is_written_goes_on() {
+    let badness = Badness::default();
+    let store: Arc<dyn EventStore> = Arc::new(Elsewheres {
+        inner: MemoryStore::default(),
+        badness: badness.clone(),
+    });
+    let settings = EngineSettings {
+        answered_within: Duration::from_millis(300),
+        ..EngineSettings::new(
+            CoreSettings::new(processes(), jiff::tz::TimeZone::UTC, represent),
+            Uuid::from_u128(7),
+        )
+    };
+    let gateway = Arc::new(Approving::default());
+    let running = Engine::start(&store, gateway, settings, Vec::new(), tokio::runtime::Handle::current()).expect("it starts");
+    let counter = Counter { engine: running.engine() };
+    counter.wallet(0, 100).await;
+    let balance = async || match counter.engine.read(Kind::Wallet, buyer(0).uuid()).await {
+        Ok(Some(Versioned {
+            state: State::Wallet(wallet),
+            ..
+        })) => Ok(wallet.balance().expect("open").minor()),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error),
+    };
+    assert_eq!(balance().await, Ok(100));
+    badness.heads(Heads::Unavailable);
+    let refused = balance().await;
+    assert!(
+        matches!(&refused, Err(EngineError::Unavailable(why)) if why.contains("planted")),
+        "{refused:?}"
+    );
+    // A batch that is written clears as well.
+    let (_, keyed) = counter.order(1, 0, PaymentMethod::Balance, &[0]);
+    let refusal = counter.engine.execute(keyed).await.expect("an answer").answer.result;
+    assert_eq!(refusal.expect_err("nobody offers it").code, "unknown-product");
+    badness.heads(Heads::Silent);
+    let refused = balance().await;
+    assert!(
+        matches!(&refused, Err(EngineError::Unavailable(why)) if why.contains("in time")),
+        "{refused:?}"
+    );
+    badness.heads(Heads::Well);
+    assert_eq!(balance().await, Ok(100));
+    running.stop();
 }

@@ -76,11 +76,11 @@ impl Doubt {
     }
 
     /// The log cannot be asked.
-    pub(super) fn refuse(&mut self, why: &str) {
+    pub(super) fn refuse(&mut self, error: &EngineError) {
         for input in self.cleared() {
             if let Input::Read(ticket, ..) | Input::Watch(ticket, ..) | Input::Parked(ticket, _) | Input::Command(ticket, _) = input {
                 // Whoever asked may have gone.
-                drop(ticket.answer.send(Err(EngineError::Unavailable(why.to_owned()))));
+                drop(ticket.answer.send(Err(error.clone())));
             }
         }
     }

@@ -23,7 +23,7 @@ use super::{
     transport::Transport,
     writing::Job,
 };
-use crate::{Core, Input, Output};
+use crate::{Core, EngineError, Input, Output};
 
 /// The most inputs that one turn takes.
 const INPUTS: usize = 1_024;
@@ -146,7 +146,13 @@ impl Worker {
                 Post::Input(input) => self.doubt.pass(input),
                 Post::StillOurs(Ok(())) => (None, self.doubt.cleared()),
                 Post::StillOurs(Err(why)) => {
-                    self.doubt.refuse(&why);
+                    let elsewhere = self.shared.elsewhere.is_some();
+                    // Another process may have the shard, and reach the log.
+                    self.doubt.refuse(&if elsewhere {
+                        EngineError::Stopping
+                    } else {
+                        EngineError::Unavailable(why)
+                    });
                     continue;
                 }
                 Post::Stop => {

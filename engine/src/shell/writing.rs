@@ -81,8 +81,8 @@ pub(super) fn write_batches(writer: &mut dyn LogWriter, reader: &dyn LogReader, 
         match jobs.recv_timeout(HEARTBEAT.saturating_sub(since)) {
             Ok(first) => {
                 let (mut together, mut doubts) = (Vec::new(), BTreeSet::new());
-                // A shard has one batch under way, so no two of these are of the same.
-                for job in [first].into_iter().chain(jobs.try_iter().take(shards.len() - 1)) {
+                // A shard has one batch and one question under way.
+                for job in [first].into_iter().chain(jobs.try_iter().take(2 * shards.len() - 1)) {
                     match job {
                         Job::Write(batch) => together.push(batch),
                         Job::WhoHas(shard) => drop(doubts.insert(shard)),

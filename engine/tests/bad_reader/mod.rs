@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Condvar, Mutex,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -19,6 +19,18 @@ pub(crate) struct Badness {
     poisoned: Arc<Mutex<Vec<StreamId>>>,
     unreadable: Arc<AtomicBool>,
     events_read: Arc<AtomicU64>,
+    heads: Arc<(Mutex<Heads>, Condvar)>,
+}
+
+/// How the heads can be read.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Heads {
+    #[default]
+    Well,
+    /// Whoever asks is told nothing.
+    Silent,
+    /// Whoever asks hears that it cannot be done.
+    Unavailable,
 }
 
 impl Badness {
@@ -31,6 +43,12 @@ impl Badness {
     /// This stream cannot be read any more.
     pub(crate) fn poison(&self, stream: StreamId) {
         self.poisoned.lock().expect("nobody panics with it").push(stream);
+    }
+
+    /// From now on heads are read like this. Whoever waits hears of it.
+    pub(crate) fn heads(&self, heads: Heads) {
+        *self.heads.0.lock().expect("nobody panics with it") = heads;
+        self.heads.1.notify_all();
     }
 
     /// Every stream can be read.
@@ -64,6 +82,14 @@ struct BadReader {
 
 impl LogReader for BadReader {
     fn head(&self, shard: u16) -> Result<Option<Head>, StoreError> {
+        let (heads, changed) = &*self.badness.heads;
+        let heads = heads.lock().expect("nobody panics with it");
+        let heads = changed
+            .wait_while(heads, |heads| *heads == Heads::Silent)
+            .expect("nobody panics with it");
+        if *heads == Heads::Unavailable {
+            return Err(StoreError::Unavailable("a planted failure".into()));
+        }
         self.inner.head(shard)
     }
 

@@ -88,6 +88,10 @@ impl LogReader for EsdbReader {
         self.of_all()?.shards()
     }
 
+    fn heads(&self) -> Result<Vec<Head>, StoreError> {
+        self.of_all()?.heads()
+    }
+
     fn records(&self, after: Option<RecordKey>, limit: usize) -> Result<Option<Vec<IdempotencyRecord>>, StoreError> {
         self.of_all()?.records(after, limit)
     }
