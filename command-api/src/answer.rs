@@ -63,7 +63,7 @@ impl Scope {
 pub(crate) struct Sent {
     answer: Answer,
     replayed: bool,
-    /// The aggregate now; none when the engine was not asked.
+    /// The aggregate now; none when the answer is an earlier one.
     latest: Option<Versioned>,
     planned: Vec<Planned>,
     correlation: Uuid,
@@ -74,7 +74,7 @@ impl Sent {
         Self {
             answer: reply.answer,
             replayed: reply.replayed,
-            latest: Some(reply.latest),
+            latest: (!reply.replayed).then_some(reply.latest),
             planned: reply.planned,
             correlation,
         }

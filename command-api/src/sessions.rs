@@ -232,7 +232,11 @@ impl Api {
             .execute(Request::new(Command::Session(session, command), cause))
             .await?;
         match reply.answer.result {
-            Ok(_) => Ok(reply.latest.state),
+            Ok(_) if !reply.replayed => Ok(reply.latest.state),
+            Ok(_) => {
+                let now = self.engine().read(Kind::Session, session.uuid()).await?;
+                Ok(now.unwrap_or(reply.latest).state)
+            }
             Err(refusal) => Err(Problem::refused(refusal)),
         }
     }

@@ -108,7 +108,8 @@ pub struct Reply {
     pub answer: Answer,
     /// Whether it was recorded by an earlier request with the same key.
     pub replayed: bool,
-    /// The aggregate now, after all that followed at once.
+    /// The aggregate now, after all that followed at once. Of an answer that was recorded earlier: as this engine remembers the aggregate, which
+    /// is not what it is when another process has taken the shard. A [`read`](crate::Engine::read) tells.
     pub latest: Versioned,
     /// Of a dry run: what would be recorded.
     pub planned: Vec<Planned>,
