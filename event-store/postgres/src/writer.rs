@@ -214,6 +214,8 @@ fn became(session: &Session, batches: &[&Batch]) -> Result<Became, Error> {
             continue;
         };
         return Ok(match (written, reader::head(session, batch.shard)?) {
+            // The record may be of another writer, who has decided the same request by now.
+            (Some(_), Some(head)) if batch.events.is_empty() && head.epoch != batch.epoch => Became::Fenced(batch.shard),
             (Some(_), _) => Became::Written,
             (None, Some(head)) if head.epoch != batch.epoch => Became::Fenced(batch.shard),
             (None, _) => Became::Nothing,
