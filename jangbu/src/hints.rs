@@ -25,46 +25,46 @@ const NOTICED_WITHIN: Duration = Duration::from_millis(100);
 
 /// The hints that this process gives and takes; dropping it ends that.
 pub(crate) struct Hints {
-    address: Address,
+    log: Arc<RedisWakes>,
+    views: Arc<RedisWakes>,
     stop: Arc<AtomicBool>,
     hearing: Vec<JoinHandle<()>>,
     telling: Vec<AbortHandle>,
 }
 
 impl Hints {
-    pub(crate) fn new(address: Address) -> Self {
+    /// A connection for each topic. To be called on a tokio runtime.
+    pub(crate) fn new(address: &Address) -> Self {
+        let wakes = |topic| Arc::new(RedisWakes::start(Settings::new(address.clone()), topic));
         Self {
-            address,
+            log: wakes(Topic::Log),
+            views: wakes(Topic::Views),
             stop: Arc::default(),
             hearing: Vec::new(),
             telling: Vec::new(),
         }
     }
 
-    fn wakes(&self, topic: Topic) -> RedisWakes {
-        RedisWakes::start(Settings::new(self.address.clone()), topic)
-    }
-
     /// Tells others of what the engines of this process record.
     pub(crate) fn tells_of_log(&self) -> Subscriber {
-        let wakes = self.wakes(Topic::Log);
+        let log = Arc::clone(&self.log);
         Box::new(move |events| {
             if let Some(last) = events.last() {
-                wakes.notify(last.shard, last.position);
+                log.notify(last.shard, last.position);
             }
         })
     }
 
     /// Tells others of what the views of this process count.
     pub(crate) fn tells_of_views(&mut self, mut progress: watch::Receiver<Progress>) {
-        let wakes = self.wakes(Topic::Views);
+        let views = Arc::clone(&self.views);
         let telling = tokio::spawn(async move {
             let mut told = Progress::default();
             while progress.changed().await.is_ok() {
                 let now = progress.borrow_and_update().clone();
                 for shard in &now.shards {
                     if shard.position != told.position(shard.shard) {
-                        wakes.notify(shard.shard, shard.position);
+                        views.notify(shard.shard, shard.position);
                     }
                 }
                 told = now;
@@ -75,15 +75,17 @@ impl Hints {
 
     /// Does this whenever somebody says that there is something new.
     pub(crate) fn hears(&mut self, topic: Topic, wake: impl Fn() + Send + 'static) -> Result<(), Failure> {
-        let (wakes, stop) = (self.wakes(topic), Arc::clone(&self.stop));
-        let mut news = wakes.listener();
+        let wakes = match topic {
+            Topic::Log => &self.log,
+            Topic::Views => &self.views,
+        };
+        let (mut news, stop) = (wakes.listener(), Arc::clone(&self.stop));
         let hear = move || {
             while !stop.load(Ordering::Acquire) {
                 if news.wait(NOTICED_WITHIN) {
                     wake();
                 }
             }
-            drop(wakes);
         };
         let thread = std::thread::Builder::new().name("hints".into()).spawn(hear);
         let thread = thread.map_err(|error| Failure::failed(format_args!("no thread can be started: {error}")))?;

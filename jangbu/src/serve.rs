@@ -603,7 +603,7 @@ fn others_record(settings: &Settings) -> bool {
 
 /// What this process and others tell one another through Redis.
 fn hints(settings: &Settings, shows: &Shows, kafka: Option<&Kafka>) -> Result<Option<Hints>, Failure> {
-    let Some(address) = settings.redis.clone() else { return Ok(None) };
+    let Some(address) = &settings.redis else { return Ok(None) };
     let mut hints = Hints::new(address);
     match shows {
         Shows::Written(runner) => {
