@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_store::{Batch, CommitError, Event, EventStore, Head, LogWriter, StreamId, batch_hash, verify_chain};
+use event_store::{
+    Batch, CommitError, Event, EventStore, Head, IdempotencyRecord, LogWriter, RecordKey, StreamId, batch_hash, verify_chain,
+};
 use event_store_postgres::PostgresStore;
 use test_servers::{Postgres, Proxy};
 use uuid::Uuid;
@@ -157,6 +159,42 @@ fn whoever_was_taken_over_while_it_was_cut_off_is_fenced() {
     assert!(matches!(fenced, CommitError::Fenced(0)), "{fenced}");
     next.insist(1);
     assert_eq!(next.head.position, 6);
+}
+
+#[test]
+fn whoever_was_taken_over_does_not_take_the_record_of_another_for_its_own() {
+    let server = Postgres::start();
+    let database = server.database();
+    let proxy = Proxy::to(server.address());
+    let (cut_off, near) = (store(&database.url_at(proxy.address())), store(database.url()));
+    // A refusal leaves a record, and nothing else.
+    let refused = |pen: &Pen, answer: &str| {
+        let record = IdempotencyRecord {
+            key: RecordKey([7; 16]),
+            fingerprint: [1; 16],
+            position: pen.head.position,
+            recorded_at: 1,
+            answer: answer.as_bytes().into(),
+        };
+        Batch {
+            records: vec![record],
+            hash: pen.head.hash,
+            ..pen.batch(0)
+        }
+    };
+    let mut pen = Pen::take(&cut_off);
+    pen.insist(1);
+    proxy.cut();
+    let mut other = Pen::take(&near);
+    let theirs = refused(&other, "theirs");
+    other.writer.commit(&[&theirs]).expect("it is written");
+    proxy.mend();
+    let ours = refused(&pen, "ours");
+    let fenced = pen.writer.commit(&[&ours]);
+    assert!(matches!(fenced, Err(CommitError::Fenced(0))), "{fenced:?}");
+    let reader = near.reader().expect("a reader");
+    let (found, _) = reader.read(&[RecordKey([7; 16])], &[]).expect("read");
+    assert_eq!(found[0].as_ref().map(|record| &*record.answer), Some("theirs".as_bytes()));
 }
 
 #[test]

@@ -34,7 +34,7 @@ const NAMES: [(&str, Kind, &str); 51] = [
     (
         "jangbu_rate_limited_total",
         Counter,
-        "Requests that were turned away because their sender had sent too many.",
+        "Requests, commands and questions, that were turned away because their sender had sent too many.",
     ),
     (
         "jangbu_redis_connected",
