@@ -43,6 +43,10 @@ const SAID_EVERY: Duration = Duration::from_secs(1);
 /// Longer than opening or ending a shard takes.
 const STANDS_STILL: Duration = Duration::from_secs(30);
 
+/// How long joining the group may take while Kafka is there. After that it is begun anew with topics that are looked at: those may have been deleted
+/// and made again meanwhile, and a client that was told that they are gone does not ask for them soon.
+const JOINED_WITHIN: Duration = Duration::from_mins(1);
+
 /// How long the group may take to let it go.
 const LEFT_WITHIN: Duration = Duration::from_secs(3);
 
@@ -396,6 +400,7 @@ impl Worker {
         consumer.subscribe(&[&shared.topic])?;
         let mut looked = Instant::now();
         let mut said = Instant::now();
+        let mut well = Instant::now();
         while !self.stopped() {
             let busy = match consumer.poll(WAITED) {
                 Some(Ok(record)) => {
@@ -418,6 +423,13 @@ impl Worker {
             *shared.hindrance.lock() = group.hindrance();
             *shared.turned.lock() = Instant::now();
             looked = Instant::now();
+            if group.joined.load(Ordering::Relaxed) || group.connected.trouble().is_some() {
+                well = looked;
+            } else if well.elapsed() > JOINED_WITHIN {
+                return Err(KafkaError::new(
+                    "the group of the engines cannot be joined, although Kafka is there",
+                ));
+            }
             if said.elapsed() >= SAID_EVERY {
                 shared.say_how_far(consumer);
                 said = Instant::now();
