@@ -16,10 +16,6 @@ use crate::{KafkaSettings, settings::Sasl, topics::Missing};
 /// How long a broker may take to answer before the request is sent again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often a client asks which topics and brokers there are, when nothing makes it ask. It is five minutes otherwise, and so long a client that was
-/// told of a topic that it is gone, or of a broker, while Kafka was beginning anew may do without it.
-const LOOKED_AROUND_EVERY: Duration = Duration::from_secs(5);
-
 /// Why Kafka cannot be used as it was set up.
 #[derive(Debug, thiserror::Error)]
 #[error("Kafka: {0}")]
@@ -73,7 +69,6 @@ impl KafkaSettings {
             .set("socket.keepalive.enable", "true")
             .set("socket.nagle.disable", "true")
             .set("reconnect.backoff.max.ms", "2000")
-            .set("topic.metadata.refresh.interval.ms", LOOKED_AROUND_EVERY.as_millis().to_string())
             .set_log_level(RDKafkaLogLevel::Warning);
         if self.security.has_user() {
             let Some(sasl) = &self.sasl else {

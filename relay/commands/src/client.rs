@@ -21,6 +21,10 @@ use crate::{CommandsSettings, KafkaError};
 /// How often the same trouble is said.
 const SAID_EVERY: Duration = Duration::from_mins(1);
 
+/// How often a client asks which topics and brokers there are, when nothing makes it ask. It is five minutes otherwise, and so long a client that was
+/// told of a topic that it is gone, or of a broker, while Kafka was beginning anew may do without it.
+const LOOKED_AROUND_EVERY: Duration = Duration::from_secs(5);
+
 const AWAY: &str = "no broker of Kafka can be reached";
 
 /// How whoever listens is set: soon told of what comes and of brokers that are gone, and the one who says how far it is done.
@@ -33,7 +37,8 @@ pub(crate) fn listening(settings: &CommandsSettings, group: &str) -> Result<Clie
         .set("allow.auto.create.topics", "false")
         .set("fetch.wait.max.ms", "100")
         .set("fetch.error.backoff.ms", "50")
-        .set("statistics.interval.ms", "1000");
+        .set("statistics.interval.ms", "1000")
+        .set("topic.metadata.refresh.interval.ms", LOOKED_AROUND_EVERY.as_millis().to_string());
     Ok(config)
 }
 
