@@ -2,7 +2,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use aggregates::{AccountId, Command, OrderCommand, OrderId, ProductId, Stock};
 use command_api::Settings;
-use event_store::{Batch, EventStore as _, Parked, Unparked, Unparking};
+use event_store::{Batch, EventStore as _, Head, Parked, Unparked, Unparking};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -320,16 +320,23 @@ fn set_aside(inputs: &[Value]) -> Store {
         reason: "it panicked".into(),
     });
     let batch = Batch {
-        shard: 0,
+        parked: parked.collect(),
+        ..without_events(&head)
+    };
+    writer.commit(&[&batch]).expect("a commit");
+    store
+}
+
+/// A batch that moves no head.
+fn without_events(head: &Head) -> Batch {
+    Batch {
+        shard: head.shard,
         epoch: head.epoch,
         first_position: head.position + 1,
         hash: head.hash,
         previous_hash: head.hash,
-        parked: parked.collect(),
         ..Batch::default()
-    };
-    writer.commit(&[&batch]).expect("a commit");
-    store
+    }
 }
 
 /// ... of which the second was done by somebody else, long ago.
@@ -344,13 +351,8 @@ fn with_one_retried_by_another() -> Store {
         how: Unparking::Retried,
     };
     let batch = Batch {
-        shard: 0,
-        epoch: head.epoch,
-        first_position: head.position + 1,
-        hash: head.hash,
-        previous_hash: head.hash,
         unparked: vec![retried],
-        ..Batch::default()
+        ..without_events(&head)
     };
     writer.commit(&[&batch]).expect("a commit");
     store
