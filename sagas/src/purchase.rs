@@ -1046,11 +1046,8 @@ impl Purchase {
     }
 
     fn ask_later(&self, questions: u32, at: Timestamp, settings: &Settings) -> Vec<Ask> {
-        let delay = match (question_delay(if self.ended { self.watched + 1 } else { questions }), self.ended) {
-            (Some(delay), _) => delay,
-            (None, false) => DAY,
-            (None, true) => return vec![],
-        };
+        // Without an answer it is asked on, after the end too: the watch ends at the provider's word only.
+        let delay = question_delay(if self.ended { self.watched + 1 } else { questions }).unwrap_or(DAY);
         let ask = self.payment_command(PaymentCommand::AskStatus);
         if delay.is_zero() {
             return vec![Ask::Tell(ask)];
@@ -1137,7 +1134,8 @@ impl Purchase {
         }
     }
 
-    /// After the end: asks on for as long as the schedule goes, counted from the end, in case the money turns up.
+    /// After the end, and the provider has just said that it took nothing: asks on for as long as the schedule goes, counted from the end, in
+    /// case the money turns up.
     fn watch(&self, at: Timestamp) -> Vec<Ask> {
         let ask = self.payment_command(PaymentCommand::AskStatus);
         question_delay(self.watched + 1)

@@ -529,6 +529,24 @@ fn an_order_whose_money_was_not_taken_by_the_deadline_expires_and_is_watched() {
 }
 
 #[test]
+fn the_watch_goes_on_every_day_until_its_last_question_is_answered() {
+    let mut world = expired_while_unknown();
+    for _ in 0..12 {
+        world.wait().expect("it is watched");
+        world.answer(Answer::Unknown);
+    }
+    for _ in 0..30 {
+        assert_eq!(world.wait(), Some(DAY));
+        world.answer(Answer::Unknown);
+    }
+    assert_eq!(world.wait(), Some(DAY));
+    world.answer(Answer::Charged(1_000));
+    world.answer(Answer::Returned);
+    world.assert_undone(FailureCode::PaymentExpired);
+    assert_eq!((world.payment().status(), world.timers.len()), (PaymentStatus::Reversed, 0));
+}
+
+#[test]
 fn money_that_turns_up_after_the_order_expired_goes_back() {
     let mut world = expired_while_unknown();
     world.wait();
