@@ -411,7 +411,7 @@ async fn n14_paying_or_cancelling_twice_counts_once() {
     assert_eq!(client.ended(&buyer, &unwanted).await.outcome(), "CANCELLED CANCELLED_BY_BUYER");
     cancel(&client, &buyer, &unwanted).await.expect(202);
     client.shown(&buyer, &unwanted, "CANCELLED CANCELLED_BY_BUYER").await;
-    assert_eq!(client.figures(&buyer, &[COFFEE]).await.stock[COFFEE], (999, 0));
+    assert_eq!(client.figures_at_rest(&buyer, &[COFFEE]).await.stock[COFFEE], (999, 0));
     let log = shop.close().await;
     assert_eq!(log.stock_story(COFFEE, &paid).last(), Some(&"inventory.committed"));
     assert_eq!(log.stock_story(COFFEE, &unwanted), ["inventory.reserved", "inventory.released"]);
@@ -518,12 +518,7 @@ async fn n16_after_every_kind_of_end_the_books_add_up_to_the_unit() {
     }
     shop.agrees_with_the_provider().await;
     let names: Vec<_> = products.iter().map(String::as_str).collect();
-    eventually("the views have come as far", async || {
-        let stock = client.figures(&buyer, &names).await.stock;
-        stock.values().all(|(_, reserved)| *reserved == 0).then_some(())
-    })
-    .await;
-    let shown = client.figures(&buyer, &names).await.stock;
+    let shown = client.figures_at_rest(&buyer, &names).await.stock;
     let log = shop.close().await;
     let of_products = |name: &str| {
         let named = log

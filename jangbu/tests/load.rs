@@ -95,7 +95,7 @@ async fn is_as_it_must_be(shop: Shop, buyer: &Token, orders: &[String]) {
     for (order, outcome) in orders.iter().zip(&outcomes) {
         client.shown(buyer, order, outcome).await;
     }
-    let figures = client.figures(buyer, &[COFFEE]).await;
+    let figures = client.figures_at_rest(buyer, &[COFFEE]).await;
     assert_eq!((figures.balance, figures.stock[COFFEE]), (10_000, (802, 0)));
     assert_eq!(listed(client, buyer, "CONFIRMED").await, 66);
     assert_eq!(listed(client, buyer, "CANCELLED").await, 34);

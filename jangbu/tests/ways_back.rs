@@ -76,7 +76,7 @@ impl Scene {
         );
         self.client().ledger_is(order, ledger).await;
         self.client().shown(&self.buyer, order, &outcome).await;
-        assert_eq!(self.client().figures(&self.buyer, &[COFFEE]).await, self.before);
+        assert_eq!(self.client().figures_at_rest(&self.buyer, &[COFFEE]).await, self.before);
         self.shop.agrees_with_the_provider().await;
         let log = self.shop.close().await;
         let coffee = &log.stocks[COFFEE];
@@ -89,7 +89,7 @@ impl Scene {
         assert_eq!(self.client().ended(&self.buyer, order).await.outcome(), "CONFIRMED");
         self.client().ledger_is(order, &[("CHARGE", TOTAL)]).await;
         self.client().shown(&self.buyer, order, "CONFIRMED").await;
-        let after = self.client().figures(&self.buyer, &[COFFEE]).await;
+        let after = self.client().figures_at_rest(&self.buyer, &[COFFEE]).await;
         assert_eq!((after.balance, after.stock[COFFEE]), (self.before.balance, (998, 0)));
         self.shop.agrees_with_the_provider().await;
         self.shop.close().await

@@ -396,12 +396,7 @@ async fn of_a_hundred_orders_at_two_processes_exactly_the_66_that_can_be_paid_ar
         heard.iter_mut().all(|heard| heard.wait(Duration::ZERO)),
         "the processes give hints through Redis"
     );
-    // The goods of the last that was refused are released by their shard after the order has ended.
-    let figures = shop::eventually("the goods are free", async || {
-        let figures = client.figures(&buyer, &[COFFEE]).await;
-        (figures.stock[COFFEE].1 == 0).then_some(figures)
-    })
-    .await;
+    let figures = client.figures_at_rest(&buyer, &[COFFEE]).await;
     assert_eq!((figures.balance, figures.stock[COFFEE]), (10_000, (802, 0)));
     eprintln!("cluster: {paid:?}, balance {}, stock {:?}", figures.balance, figures.stock[COFFEE]);
     cluster.stop().await;

@@ -362,6 +362,17 @@ impl Client {
         .await
     }
 
+    /// The same once nothing of these products is reserved: an order that is cancelled may have ended before other shards have heard that
+    /// its goods are free.
+    pub(crate) async fn figures_at_rest(&self, token: &Token, products: &[&str]) -> Figures {
+        eventually("nothing is reserved any more", async || {
+            let figures = self.figures(token, products).await;
+            let at_rest = figures.stock.values().all(|(_, reserved)| *reserved == 0);
+            at_rest.then_some(figures)
+        })
+        .await
+    }
+
     /// The payment provider's own ledger of an order: what it took and gave back, in order.
     pub(crate) async fn ledger(&self, order: &str) -> Vec<(String, i64)> {
         let request = self.request(Method::GET, &format!("/simulator/v1/ledger?limit=1000&orderId={order}"));
