@@ -372,6 +372,14 @@ impl Payment {
         self.key.as_ref()
     }
 
+    /// Whether it is over with nothing taken, as far as is known. Money may still turn up: another request may have been on its way.
+    fn is_over(&self) -> bool {
+        matches!(
+            self.status,
+            PaymentStatus::Declined | PaymentStatus::Expired | PaymentStatus::Cancelled
+        )
+    }
+
     fn request(&self, bill: &Bill, payment_key: PaymentKey) -> Vec<PaymentEvent> {
         vec![PaymentEvent::Requested {
             order: bill.order,
@@ -396,7 +404,8 @@ impl Payment {
         self.found.unwrap_or(bill.amount)
     }
 
-    /// A person's word counts where the provider's is missing: not against what it has said.
+    /// A person's word counts where the provider's is missing: not against what it has said. But that nothing was taken it can only say of
+    /// the moment when it was asked: money that a person finds later is taken.
     fn resolve(&self, bill: &Bill, outcome: Resolution) -> Vec<PaymentEvent> {
         use PaymentStatus as Status;
         // The provider has said that it has the money, and would not give it back.
@@ -407,6 +416,7 @@ impl Payment {
         ) && !kept;
         let amount = match outcome {
             Resolution::Charged | Resolution::NotCharged if open => bill.amount,
+            Resolution::Charged if self.is_over() && self.key.is_some() => bill.amount,
             Resolution::Refunded if open || kept || matches!(self.status, Status::Captured | Status::Reversing) => self.taken(bill),
             Resolution::Charged | Resolution::NotCharged | Resolution::Refunded => return vec![],
         };
@@ -488,20 +498,30 @@ impl Decide for Payment {
                 questions: self.questions,
             }]),
             // After the end: the answer to a last look, or no answer. The watch goes on as its schedule says.
-            (Status::Expired | Status::Cancelled, Command::RecordNotCharged { status }) => Ok(vec![PaymentEvent::NotCharged {
-                order,
-                status,
-                questions: self.questions,
-            }]),
-            (Status::Expired | Status::Cancelled, Command::RecordUnknown { reason }) => Ok(vec![PaymentEvent::OutcomeUnknown {
-                order,
-                reason,
-                questions: self.questions,
-            }]),
+            (Status::Declined | Status::Expired | Status::Cancelled, Command::RecordNotCharged { status }) => {
+                Ok(vec![PaymentEvent::NotCharged {
+                    order,
+                    status,
+                    questions: self.questions,
+                }])
+            }
+            (Status::Declined | Status::Expired | Status::Cancelled, Command::RecordUnknown { reason }) => {
+                Ok(vec![PaymentEvent::OutcomeUnknown {
+                    order,
+                    reason,
+                    questions: self.questions,
+                }])
+            }
             // What the provider has refused to give back it has: there is nothing to ask.
             (Status::NeedsAttention, Command::AskStatus) if self.reversals > 0 => Ok(vec![]),
             (
-                Status::Pending | Status::Unknown | Status::NotCharged | Status::Expired | Status::Cancelled | Status::NeedsAttention,
+                Status::Pending
+                | Status::Unknown
+                | Status::NotCharged
+                | Status::Declined
+                | Status::Expired
+                | Status::Cancelled
+                | Status::NeedsAttention,
                 Command::AskStatus,
             ) => {
                 let key = self.key.clone();
@@ -521,6 +541,8 @@ impl Decide for Payment {
             // The balance answers every time; only a provider may have to be asked again.
             (Status::Reversing, Command::Reverse) if bill.method == PaymentMethod::Balance => Ok(vec![]),
             (Status::Captured | Status::Reversing | Status::NeedsAttention, Command::Reverse) => Ok(self.reverse(bill)),
+            // It has said what it took, and is being asked once more.
+            (Status::Unknown, Command::Reverse) if self.found.is_some() => Ok(self.reverse(bill)),
             (Status::Reversing, Command::RecordReversal) => Ok(vec![PaymentEvent::Reversed {
                 order,
                 amount: self.taken(bill),
@@ -557,7 +579,7 @@ impl Decide for Payment {
 
     fn evolve(&mut self, event: &PaymentEvent) {
         use PaymentEvent as Event;
-        let ended = matches!(self.status, PaymentStatus::Expired | PaymentStatus::Cancelled);
+        let over = self.is_over();
         match event {
             Event::Prepared {
                 order,
@@ -578,7 +600,7 @@ impl Decide for Payment {
                 self.attempts = *attempt;
                 self.status = PaymentStatus::Pending;
             }
-            Event::OutcomeUnknown { .. } if ended => {}
+            Event::OutcomeUnknown { .. } if over => {}
             Event::OutcomeUnknown { .. } => self.status = PaymentStatus::Unknown,
             Event::StatusAsked { question, .. } => {
                 self.questions = *question;
@@ -587,7 +609,7 @@ impl Decide for Payment {
                     self.status = PaymentStatus::Unknown;
                 }
             }
-            Event::NotCharged { .. } if ended => {}
+            Event::NotCharged { .. } if over => {}
             Event::NotCharged { .. } => self.status = PaymentStatus::NotCharged,
             Event::Captured { .. } => {
                 self.found = None;

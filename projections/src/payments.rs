@@ -211,7 +211,11 @@ impl PaymentView {
 
     /// What the last look at a payment brings that has ended already does not bring it back.
     fn unless_ended(&mut self, status: PaymentStatus) {
-        if !matches!(self.status, PaymentStatus::Expired | PaymentStatus::Cancelled) {
+        let ended = matches!(
+            self.status,
+            PaymentStatus::Declined | PaymentStatus::Expired | PaymentStatus::Cancelled
+        );
+        if !ended {
             self.status = status;
         }
     }

@@ -306,9 +306,15 @@ pub struct Purchase {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     repriced: bool,
     ended: bool,
-    /// How many questions were asked about the money since then.
+    /// The last question about the money.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    questions: u32,
+    /// How many of them were asked since it ended.
     #[serde(default, skip_serializing_if = "is_zero")]
     watched: u32,
+    /// A request for the money may be on its way still, whatever is said of another one: an answer was missing, or a person answered instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    doubtful: bool,
     /// The last step was no news.
     #[serde(skip)]
     repeated: bool,
@@ -574,7 +580,8 @@ impl Purchase {
                         self.fail(FailureCode::PaymentExpired, None);
                     }
                 }
-                open
+                // A refusal that is in doubt is watched, and stays one.
+                open || self.money == Funds::Declined
             }
             Step::DebitRefused => {
                 self.fail(FailureCode::InsufficientBalance, None);
@@ -630,7 +637,12 @@ impl Purchase {
                 self.fail(FailureCode::CancelledByShop, None);
                 news
             }
-            Step::Unknown { at, .. } | Step::ReversalUnknown { at, .. } => {
+            Step::Unknown { at, .. } => {
+                self.doubtful = true;
+                self.silent_since = self.silent_since.or(*at);
+                true
+            }
+            Step::ReversalUnknown { at, .. } => {
                 self.silent_since = self.silent_since.or(*at);
                 true
             }
@@ -667,15 +679,20 @@ impl Purchase {
             Step::Ended => !std::mem::replace(&mut self.ended, true),
             Step::Resolved { outcome } => {
                 self.stuck = false;
+                self.doubtful |= matches!(self.money, Funds::Asked | Funds::NotCharged | Funds::Contradicted);
                 // Nobody was asked for money, and nobody is going to be.
                 if *outcome != Resolution::Charged && matches!(self.money, Funds::None | Funds::Prepared | Funds::DebitAsked) {
                     self.fail(FailureCode::CancelledByShop, None);
                 }
                 true
             }
-            Step::StatusAsked { .. } => {
-                self.watched += u32::from(self.ended);
-                true
+            Step::StatusAsked { question, .. } => {
+                let news = *question > self.questions;
+                if news {
+                    self.questions = *question;
+                    self.watched += u32::from(self.ended);
+                }
+                news
             }
         }
     }
@@ -711,10 +728,7 @@ impl Purchase {
             Step::Repriced if self.failure.is_none() => self.prepare_payment(placed),
             Step::Prepared if self.failure.is_none() => self.begin_payment(placed, settings),
             // Not before it waits: the time may be over already, and an order that does not wait yet would not hear it.
-            Step::Awaiting { until } if !self.ended => {
-                let expire = Command::Order(self.order, OrderCommand::ExpirePayment { at: *until });
-                vec![self.set_timer(DEADLINE, *until, expire)]
-            }
+            Step::Awaiting { until } if !self.ended => vec![self.deadline(*until)],
             Step::Submitted { .. } | Step::Held { .. } if self.failure.is_none() => self.hold_or_request(placed),
             // It was put off until nobody wants it any more, or too late: nothing is attempted. But an earlier attempt may have been made.
             Step::Requested { attempt, .. } if self.failure.is_some() || self.is_too_late(at) => {
@@ -1077,6 +1091,11 @@ impl Purchase {
         bound.filter(|bound| at < *bound).map_or(due, |bound| due.min(bound))
     }
 
+    fn deadline(&self, until: Timestamp) -> Ask {
+        let expire = Command::Order(self.order, OrderCommand::ExpirePayment { at: until });
+        self.set_timer(DEADLINE, until, expire)
+    }
+
     fn need_attention(&self, reason: &str) -> Ask {
         self.tell_order(OrderCommand::NeedAttention {
             cause: Obstacle::Provider,
@@ -1108,7 +1127,11 @@ impl Purchase {
             Funds::NotCharged if !undo => vec![self.tell_payment(PaymentCommand::Repeat)],
             Funds::None if !undo => self.reserve_next(placed, settings),
             Funds::Prepared if !undo && self.until.is_some() => self.hold_or_request(placed),
-            Funds::Prepared if !undo => self.begin_payment(placed, settings),
+            Funds::Prepared if !undo => {
+                // The timer that ends the waiting may have been set aside.
+                let deadline = (!placed.pays_at_once()).then(|| self.deadline(placed.at.after(settings.payment_deadline)));
+                self.begin_payment(placed, settings).into_iter().chain(deadline).collect()
+            }
             Funds::None | Funds::Prepared | Funds::DebitAsked | Funds::NotCharged | Funds::Declined | Funds::Reversed => {
                 self.undo(placed, at)
             }
@@ -1117,8 +1140,16 @@ impl Purchase {
 
     /// A person's word takes the place of the provider's where that is missing.
     fn resolve(&self, outcome: Resolution, placed: &Placed, at: Timestamp, settings: &Settings) -> Vec<Ask> {
+        let charged = outcome == Resolution::Charged;
         match self.money {
-            Funds::Asked | Funds::NotCharged | Funds::Contradicted => vec![self.tell_payment(PaymentCommand::Resolve { outcome })],
+            // After the end: the watch may have been set aside, and goes on.
+            Funds::NotCharged | Funds::Declined if self.ended && !charged => self.undo_begun(placed, at),
+            // What was taken for an order that nobody wants goes back, all of it.
+            Funds::Contradicted if charged && self.failure.is_some() => vec![self.tell_payment(PaymentCommand::Reverse)],
+            Funds::Declined if !charged => self.go_on(placed, at, settings),
+            Funds::Asked | Funds::NotCharged | Funds::Contradicted | Funds::Declined => {
+                vec![self.tell_payment(PaymentCommand::Resolve { outcome })]
+            }
             Funds::Captured if self.selling() => self.go_on(placed, at, settings),
             Funds::Captured | Funds::Reversing if outcome == Resolution::Refunded => {
                 vec![self.tell_payment(PaymentCommand::Resolve { outcome })]
@@ -1128,7 +1159,7 @@ impl Purchase {
                     "the provider has the money and nobody wants the goods: it has to be given back, and resolved as REFUNDED",
                 )]
             }
-            Funds::None | Funds::Prepared | Funds::DebitAsked | Funds::Debited | Funds::Declined | Funds::Credited | Funds::Reversed => {
+            Funds::None | Funds::Prepared | Funds::DebitAsked | Funds::Debited | Funds::Credited | Funds::Reversed => {
                 self.go_on(placed, at, settings)
             }
         }
@@ -1191,8 +1222,9 @@ impl Purchase {
         if self.money == Funds::Prepared {
             asks.push(Ask::CancelTimer { id: self.timer(DEADLINE) });
         }
-        if self.money == Funds::NotCharged {
-            // The request may still be under way somewhere: money that turns up later is given back.
+        let refused_in_doubt = self.money == Funds::Declined && self.doubtful && placed.method == PaymentMethod::Card;
+        if self.money == Funds::NotCharged || refused_in_doubt {
+            // A request may still be under way somewhere: money that turns up later is given back.
             asks.extend(self.watch(at));
         }
         asks

@@ -2,7 +2,7 @@
 
 mod world;
 
-use aggregates::{Command, FailureCode, Obstacle, OrderCommand, OrderStatus, PlaceOrder, Resolution, Sealed, WalletCommand};
+use aggregates::{Command, FailureCode, Obstacle, OrderCommand, OrderStatus, PlaceOrder, Resolution, Sealed, Timestamp, WalletCommand};
 use proptest::prelude::*;
 use sagas::ProviderCall;
 use uuid::Uuid;
@@ -27,6 +27,10 @@ enum Move {
     Lose(usize),
     /// An operator does something about an order that waits for a person.
     Operator(usize),
+    /// The next timer's time comes, and what it asks for waits with the others: it can be dropped as they can.
+    Ring,
+    /// The engine ends and begins again: no call has an answer, and whether its request arrived says its bit.
+    Restart(u8),
 }
 
 /// How the provider behaves.
@@ -38,6 +42,12 @@ enum Provider {
     LosesAnswer,
     /// The request is lost, or on its way for long.
     LosesRequest,
+    /// Turns this request away before it looks at the payment: an earlier one may still go through.
+    TurnsAway,
+    /// Takes so much more, or less.
+    TakesOther(i64),
+    /// Will not give the money back.
+    Keeps,
 }
 
 fn moves(lossy: u32) -> impl Strategy<Value = Vec<Move>> {
@@ -46,6 +56,9 @@ fn moves(lossy: u32) -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Provider::Declines),
         2 => Just(Provider::LosesAnswer),
         3 => Just(Provider::LosesRequest),
+        1 => Just(Provider::TurnsAway),
+        1 => prop_oneof![Just(500), Just(-500)].prop_map(Provider::TakesOther),
+        1 => Just(Provider::Keeps),
     ];
     let next = prop_oneof![
         20 => any::<usize>().prop_map(Move::Deliver),
@@ -55,6 +68,8 @@ fn moves(lossy: u32) -> impl Strategy<Value = Vec<Move>> {
         3 => Just(Move::Pay),
         1 => Just(Move::Late),
         2 => any::<usize>().prop_map(Move::Operator),
+        1 => Just(Move::Ring),
+        1 => any::<u8>().prop_map(Move::Restart),
         lossy => any::<usize>().prop_map(Move::Lose),
     ];
     prop::collection::vec(next, 0..60)
@@ -76,9 +91,12 @@ fn orders() -> impl Strategy<Value = PlaceOrder> {
 #[derive(Debug, Default)]
 struct Ledger {
     declined: bool,
-    returned: bool,
     under_way: bool,
     charges: usize,
+    taken: i64,
+    given_back: i64,
+    /// It would not give the money back.
+    kept: bool,
 }
 
 impl Ledger {
@@ -86,9 +104,14 @@ impl Ledger {
         self.charges > 0
     }
 
-    fn charge(&mut self) {
+    fn returned(&self) -> bool {
+        self.charged() && self.given_back == self.taken
+    }
+
+    fn charge(&mut self, amount: i64) {
         if !self.charged() && !self.declined {
             self.charges += 1;
+            self.taken = amount;
         }
         self.under_way = false;
     }
@@ -99,23 +122,35 @@ impl Ledger {
                 self.under_way = true;
                 Answer::Unknown
             }
+            (ProviderCall::Charge { .. }, Provider::TurnsAway) if !self.charged() => Answer::Declined,
             (ProviderCall::Charge { amount, .. }, provider) => {
                 self.declined |= !self.charged() && matches!(provider, Provider::Declines);
-                self.charge();
+                let more = if let Provider::TakesOther(more) = provider { more } else { 0 };
+                self.charge(amount.minor() + more);
                 match provider {
                     Provider::LosesAnswer => Answer::Unknown,
                     _ if self.declined => Answer::Declined,
+                    // An answer that speaks of another amount is no answer.
+                    _ if self.taken != amount.minor() => Answer::Unknown,
                     _ => Answer::Charged(amount.minor()),
                 }
             }
             (ProviderCall::Status { .. }, Provider::LosesAnswer | Provider::LosesRequest) => Answer::Unknown,
-            // As the engine tells the payment what was charged and given back, or declined.
-            (ProviderCall::Status { .. }, _) if self.returned || self.declined => Answer::Declined,
-            (ProviderCall::Status { amount, .. }, _) if self.charged() => Answer::Charged(amount.minor()),
+            // As the engine tells the payment what was charged and given back.
+            (ProviderCall::Status { .. }, _) if self.returned() => Answer::Declined,
+            (ProviderCall::Status { .. }, _) if self.charged() => Answer::Charged(self.taken),
             (ProviderCall::Status { .. }, _) => Answer::NotCharged,
             (ProviderCall::Cancel { .. }, Provider::LosesRequest) => Answer::NotReturned,
-            (ProviderCall::Cancel { .. }, provider) => {
-                self.returned = true;
+            (ProviderCall::Cancel { amount, .. }, provider) => {
+                let more_than_there_is = amount.minor() > self.taken;
+                if more_than_there_is || (matches!(provider, Provider::Keeps) && !self.returned()) {
+                    self.kept = true;
+                    return Answer::Refused;
+                }
+                // Under one key it gives back once.
+                if self.given_back == 0 {
+                    self.given_back = amount.minor();
+                }
                 if matches!(provider, Provider::LosesAnswer) {
                     Answer::NotReturned
                 } else {
@@ -132,10 +167,19 @@ struct Shop {
     repeats: usize,
     /// Stocks and wallets are in other shards: what is asked of them first may come last.
     overtaking: bool,
+    /// When the order was cancelled first.
+    cancelled_at: Option<Timestamp>,
 }
 
 impl Shop {
     fn make(&mut self, next: Move) {
+        self.happens(next);
+        if self.world.count("order.cancelled") > 0 {
+            self.cancelled_at.get_or_insert(self.world.now);
+        }
+    }
+
+    fn happens(&mut self, next: Move) {
         match next {
             Move::Deliver(index) => {
                 let first = self.deliverable();
@@ -145,11 +189,7 @@ impl Shop {
             }
             Move::Answer(index, provider) => {
                 if let Some(index) = index.checked_rem(self.world.calls.len()) {
-                    let call = self.world.calls.remove(index);
-                    let answer = self.ledger.answer(&call, provider);
-                    for _ in 0..self.repeats {
-                        self.world.hear(call.payment(), answer);
-                    }
+                    self.answer(index, provider);
                 }
             }
             Move::Timer => {
@@ -166,15 +206,37 @@ impl Shop {
                 };
                 drop(self.world.tell(Command::Order(world::ORDER, command)));
             }
-            // Nothing is on its way for longer than the provider is asked about it.
-            Move::Late if self.ledger.under_way && !self.world.timers.is_empty() => self.ledger.charge(),
-            Move::Late => {}
+            Move::Late => self.charge_late(),
+            Move::Ring => self.world.ring_next(),
+            Move::Restart(arrived) => {
+                for call in 0..self.world.calls.len() {
+                    let loses = [Provider::LosesRequest, Provider::LosesAnswer];
+                    self.answer(0, loses[usize::from(arrived >> (call % 8) & 1)]);
+                }
+            }
             Move::Lose(index) => {
                 if let Some(index) = index.checked_rem(self.deliverable().len()) {
                     self.lose(self.deliverable()[index]);
                 }
             }
             Move::Operator(choice) => self.operate(choice),
+        }
+    }
+
+    fn answer(&mut self, call: usize, provider: Provider) {
+        let call = self.world.calls.remove(call);
+        let answer = self.ledger.answer(&call, provider);
+        for _ in 0..self.repeats {
+            self.world.hear(call.payment(), answer);
+        }
+    }
+
+    /// Nothing is on its way for longer than the provider is asked about it.
+    fn charge_late(&mut self) {
+        let asked_about = self.cancelled_at.is_none_or(|at| self.world.now <= at.after(5 * world::DAY));
+        if self.ledger.under_way && asked_about {
+            let total = self.world.order().total().expect("placed").minor();
+            self.ledger.charge(total);
         }
     }
 
@@ -199,17 +261,26 @@ impl Shop {
     /// What is possible at all; and a person says what the provider's books say.
     fn operate(&mut self, choice: usize) {
         let (by, reason) = (world::SELLER, Sealed::new("sealed"));
-        let outcome = match (self.ledger.charged(), self.ledger.returned) {
-            (true, true) => Resolution::Refunded,
-            (true, false) => Resolution::Charged,
-            (false, _) => Resolution::NotCharged,
+        let resolve = |outcome| OrderCommand::Resolve {
+            by,
+            outcome,
+            reason: Sealed::new("sealed"),
         };
+        let ledger = &mut self.ledger;
+        let total = self.world.order().total().expect("placed").minor();
         let command = match choice % 3 {
             0 => OrderCommand::Resume { by },
             1 => OrderCommand::Compensate { by, reason },
-            // Not while a request is on its way: it is not known what becomes of it.
-            _ if self.ledger.under_way => return,
-            _ => OrderCommand::Resolve { by, outcome, reason },
+            _ if !ledger.charged() => resolve(Resolution::NotCharged),
+            _ if ledger.returned() => resolve(Resolution::Refunded),
+            // What it keeps is given back by hand, once a person was asked to.
+            _ if ledger.kept && self.world.status() == OrderStatus::NeedsAttention => {
+                ledger.given_back = ledger.taken;
+                resolve(Resolution::Refunded)
+            }
+            // Another amount than the order's is nothing to go forward with.
+            _ if ledger.taken != total => return,
+            _ => resolve(Resolution::Charged),
         };
         drop(self.world.tell(Command::Order(world::ORDER, command)));
     }
@@ -224,19 +295,24 @@ impl Shop {
             .collect()
     }
 
-    /// Everything that is left happens, with a provider that answers.
-    fn settle(&mut self) {
-        let mut acts = 0;
+    /// Everything that is left happens, with a provider that answers; a charge that is on its way is made after so many timers.
+    fn settle(&mut self, late: Option<usize>) {
+        let (mut acts, mut waits) = (0, 0);
         for _ in 0..2_000 {
             if !self.world.asked.is_empty() {
                 self.make(Move::Deliver(0));
             } else if !self.world.calls.is_empty() {
                 self.make(Move::Answer(0, Provider::Honest));
             } else if self.world.status() == OrderStatus::NeedsAttention {
-                self.make(Move::Operator(acts % 2));
+                self.make(Move::Operator(acts % 3));
                 acts += 1;
+            } else if late == Some(waits) {
+                waits += 1;
+                self.make(Move::Late);
             } else if self.world.fire_next().is_none() {
                 return;
+            } else {
+                waits += 1;
             }
         }
         panic!("it never comes to rest: {:?}", self.world.happened());
@@ -248,7 +324,7 @@ impl Shop {
         assert_eq!(world.refused, [], "{}", told());
         let lines = world.order().lines().len();
         let total = world.order().total().expect("placed").minor();
-        let net = i64::from(self.ledger.charged() && !self.ledger.returned) * total + BALANCE - world.balance();
+        let net = self.ledger.taken - self.ledger.given_back + BALANCE - world.balance();
         let (on_hand, reserved) = (1..=3)
             .map(|number| world.stock(number))
             .fold((0, 0), |sum, stock| (sum.0 + stock.0, sum.1 + stock.1));
@@ -279,14 +355,24 @@ impl Shop {
     }
 }
 
-fn run(place: PlaceOrder, moves: Vec<Move>, poor: bool, deliveries: usize) -> World {
-    run_with(place, moves, poor, deliveries, false)
+/// How an order's world is, besides what happens in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Given {
+    /// The balance holds nothing.
+    poor: bool,
+    /// Everything is told twice.
+    twice: bool,
+    /// Stocks and wallets are in other shards.
+    overtaking: bool,
+    /// After so many timers, when all else has come to rest, a charge that was on its way is made.
+    late: Option<usize>,
 }
 
-fn run_with(place: PlaceOrder, moves: Vec<Move>, poor: bool, deliveries: usize, overtaking: bool) -> World {
+fn run(place: PlaceOrder, moves: Vec<Move>, given: Given) -> World {
     let mut world = World::new();
+    let deliveries = if given.twice { 2 } else { 1 };
     world.deliveries = deliveries;
-    if poor {
+    if given.poor {
         let (payment, order) = (aggregates::PaymentId::default(), aggregates::OrderId::default());
         world.expect(Command::Wallet(
             BUYER,
@@ -304,44 +390,50 @@ fn run_with(place: PlaceOrder, moves: Vec<Move>, poor: bool, deliveries: usize, 
         world,
         ledger: Ledger::default(),
         repeats: deliveries,
-        overtaking,
+        overtaking: given.overtaking,
+        cancelled_at: None,
     };
     for next in moves {
         shop.make(next);
     }
-    shop.settle();
-    if !poor {
+    shop.settle(given.late);
+    if !given.poor {
         shop.check();
     }
     shop.world
 }
 
+/// Within the five days of the schedule.
+fn late() -> impl Strategy<Value = Option<usize>> {
+    prop::option::of(0..20_usize)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_order_ends_and_goods_and_money_are_conserved(place in orders(), moves in moves(0)) {
-        run(place, moves, false, 1);
+    fn every_order_ends_and_goods_and_money_are_conserved(place in orders(), moves in moves(0), late in late()) {
+        run(place, moves, Given { late, ..Given::default() });
     }
 
     #[test]
-    fn what_comes_twice_changes_nothing_of_that(place in orders(), moves in moves(0)) {
-        run(place, moves, false, 2);
+    fn what_comes_twice_changes_nothing_of_that(place in orders(), moves in moves(0), late in late()) {
+        run(place, moves, Given { twice: true, late, ..Given::default() });
     }
 
     #[test]
-    fn what_is_set_aside_and_dropped_holds_an_order_up_until_an_operator_lets_it_go_on(place in orders(), moves in moves(3)) {
-        run(place, moves, false, 1);
+    fn what_is_set_aside_and_dropped_holds_an_order_up_until_an_operator_lets_it_go_on(place in orders(), moves in moves(3), late in late()) {
+        run(place, moves, Given { late, ..Given::default() });
     }
 
     #[test]
-    fn messages_to_other_shards_may_overtake_one_another(place in orders(), moves in moves(0)) {
-        run_with(place, moves, false, 1, true);
+    fn messages_to_other_shards_may_overtake_one_another(place in orders(), moves in moves(0), late in late()) {
+        run(place, moves, Given { overtaking: true, late, ..Given::default() });
     }
 
     #[test]
     fn an_order_that_nothing_can_pay_is_never_confirmed(moves in moves(0)) {
-        let world = run(order(&[1, 2]), moves, true, 1);
+        let world = run(order(&[1, 2]), moves, Given { poor: true, ..Given::default() });
         prop_assert_eq!(world.status(), OrderStatus::Cancelled);
         prop_assert!(matches!(world.failure(), Some(FailureCode::InsufficientBalance | FailureCode::CancelledByBuyer)));
         prop_assert_eq!((world.balance(), world.stock(1), world.stock(2)), (0, (ON_HAND, 0), (ON_HAND, 0)));

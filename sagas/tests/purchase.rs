@@ -996,3 +996,133 @@ fn each_reserved_line_is_committed_for_what_was_reserved() {
     });
     assert_eq!(sold, Some(3));
 }
+
+/// The provider has the money from now on, and it goes back because somebody asks what became of it.
+#[track_caller]
+fn assert_late_charge_goes_back(mut world: World) {
+    while world.count("payment.reversed") == 0 {
+        if let Some(call) = world.calls.first() {
+            let answer = match call {
+                ProviderCall::Charge { amount, .. } | ProviderCall::Status { amount, .. } => Answer::Charged(amount.minor()),
+                ProviderCall::Cancel { .. } => Answer::Returned,
+            };
+            world.answer(answer);
+        } else {
+            assert!(world.wait().is_some(), "nobody asks any more: {:?}", world.happened());
+        }
+    }
+    assert_eq!(
+        (world.status(), world.payment().status()),
+        (OrderStatus::Cancelled, PaymentStatus::Reversed)
+    );
+    assert_eq!(world.stock(1), (ON_HAND, 0));
+}
+
+#[test]
+fn a_person_who_finds_nothing_taken_does_not_end_the_watch_over_a_request_without_an_answer() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    world.answer(Answer::Unknown);
+    world.operator(set_aside());
+    world.operator(resolve(Resolution::NotCharged));
+    world.answer(Answer::Unknown);
+    assert_eq!(world.status(), OrderStatus::Cancelled);
+    assert_late_charge_goes_back(world);
+}
+
+#[test]
+fn a_request_that_is_under_way_while_a_person_decides_is_watched() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    world.operator(set_aside());
+    world.operator(resolve(Resolution::NotCharged));
+    assert!(matches!(world.calls.as_slice(), [ProviderCall::Charge { .. }]));
+    world.answer(Answer::Unknown);
+    assert_late_charge_goes_back(world);
+}
+
+#[test]
+fn a_repeat_that_is_refused_does_not_end_the_watch_over_the_first_request() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    world.answer(Answer::Unknown);
+    world.answer(Answer::NotCharged);
+    assert!(matches!(world.calls.as_slice(), [ProviderCall::Charge { attempt: 2, .. }]));
+    world.answer(Answer::Declined);
+    assert_eq!(world.failure(), Some(FailureCode::PaymentDeclined));
+    assert_late_charge_goes_back(world);
+}
+
+#[test]
+fn a_refusal_that_nothing_casts_doubt_on_is_not_watched() {
+    let mut world = World::with(with_key(card_order(&[1])));
+    world.answer(Answer::Declined);
+    assert_eq!(world.timers.len(), 0);
+    world.assert_undone(FailureCode::PaymentDeclined);
+}
+
+/// Cancelled and watched, and the watch's question was set aside and dropped.
+fn watch_set_aside() -> World {
+    let mut world = cancelling();
+    world.answer(Answer::Unknown);
+    world.answer(Answer::NotCharged);
+    assert_eq!((world.status(), world.timers.len()), (OrderStatus::Cancelled, 1));
+    world.ring_next();
+    world.asked.clear();
+    world.operator(set_aside());
+    assert_eq!(world.status(), OrderStatus::NeedsAttention);
+    world
+}
+
+#[test]
+fn money_that_a_person_finds_after_the_end_goes_back() {
+    let mut world = watch_set_aside();
+    world.operator(resolve(Resolution::Charged));
+    assert!(matches!(world.calls.as_slice(), [ProviderCall::Cancel { .. }]));
+    assert_late_charge_goes_back(world);
+}
+
+#[test]
+fn a_watch_that_was_set_aside_goes_on_when_a_person_has_looked() {
+    for outcome in [Resolution::NotCharged, Resolution::Refunded] {
+        let mut world = watch_set_aside();
+        world.operator(resolve(outcome));
+        assert_eq!((world.status(), world.timers.len()), (OrderStatus::Cancelled, 1));
+        assert_late_charge_goes_back(world);
+    }
+}
+
+#[test]
+fn goods_whose_release_was_dropped_are_free_when_a_person_has_looked_after_the_end() {
+    let mut world = cancelling();
+    world.answer(Answer::Unknown);
+    let payment = world.calls.remove(0).payment();
+    world.hear(payment, Answer::NotCharged);
+    world.asked.retain(|command| !matches!(command, Command::Inventory(..)));
+    world.run();
+    world.operator(set_aside());
+    world.operator(resolve(Resolution::NotCharged));
+    world.assert_undone(FailureCode::CancelledByBuyer);
+}
+
+#[test]
+fn all_that_was_taken_for_an_order_that_nobody_wants_goes_back() {
+    let mut world = cancelling();
+    world.answer(Answer::Unknown);
+    world.answer(Answer::Charged(5_000));
+    assert_eq!(world.status(), OrderStatus::NeedsAttention);
+    world.operator(resolve(Resolution::Charged));
+    assert!(matches!(world.calls.as_slice(), [ProviderCall::Cancel { amount, .. }] if *amount == krw(5_000)));
+}
+
+#[test]
+fn an_order_whose_deadline_was_dropped_ends_once_it_is_resumed() {
+    for dropped in [1, 2] {
+        let mut world = World::with(card_order(&[1]));
+        for _ in 0..dropped {
+            world.ring_next();
+            world.asked.clear();
+        }
+        world.operator(set_aside());
+        world.operator(resume());
+        while world.wait().is_some() {}
+        world.assert_undone(FailureCode::PaymentExpired);
+    }
+}

@@ -16,7 +16,7 @@ const PRICE: i64 = 5_000;
 /// Nothing is taken as far as anybody knows, and it is not over.
 const OPEN: [Status; 4] = [Status::Prepared, Status::Pending, Status::Unknown, Status::NotCharged];
 /// Over without money. The provider may still say that it took some.
-const GIVEN_UP: [Status; 2] = [Status::Expired, Status::Cancelled];
+const GIVEN_UP: [Status; 3] = [Status::Declined, Status::Expired, Status::Cancelled];
 /// The provider's word on the money has been heard.
 const HEARD: [Status; 4] = [Status::Captured, Status::Reversing, Status::Reversed, Status::NeedsAttention];
 
@@ -113,6 +113,8 @@ impl Ledger {
     fn reverse(&mut self, bill: Bill) -> Expected<Event> {
         match (self.stands, bill.method) {
             (Status::Captured | Status::NeedsAttention, _) | (Status::Reversing, Method::Card) => {}
+            // It said that it took another amount, and is asked again.
+            (Status::Unknown, _) if self.heard_of.is_some() => {}
             // The balance always answers, so it is asked once.
             (Status::Reversing | Status::Reversed, _) => return Ok(vec![]),
             _ => return Err((Class::State, "payment-state")),
@@ -135,6 +137,7 @@ impl Ledger {
         let contradicted = self.stands == Status::NeedsAttention && !self.keeps_it;
         let (to, amount) = match outcome {
             Resolution::Refunded if self.stands_in(&HEARD[..2]) || self.keeps_it => (Status::Reversed, self.owed(bill)),
+            Resolution::Charged if self.stands_in(&GIVEN_UP) && self.key.is_some() => (Status::Captured, bill.amount),
             _ if !asked && !contradicted => return vec![],
             Resolution::Refunded => (Status::Reversed, self.owed(bill)),
             Resolution::Charged => (Status::Captured, bill.amount),

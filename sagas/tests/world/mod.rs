@@ -259,11 +259,7 @@ impl World {
 
     /// The next timer's time comes; nothing has followed yet. Says how long that took.
     pub(crate) fn fire_next(&mut self) -> Option<Duration> {
-        let (id, due) = self
-            .timers
-            .iter()
-            .map(|(id, (due, _))| (*id, *due))
-            .min_by_key(|(id, due)| (*due, *id))?;
+        let (id, due) = self.next_timer()?;
         let waited = u64::try_from(due.micros().saturating_sub(self.now.micros())).unwrap_or_default();
         self.now = self.now.max(due);
         let (_, command) = self.timers.remove(&id)?;
@@ -271,6 +267,18 @@ impl World {
             self.refused.push((command, refusal));
         }
         Some(Duration::from_micros(waited))
+    }
+
+    /// The next timer's time comes, and what it asks for waits with the others.
+    pub(crate) fn ring_next(&mut self) {
+        let Some((id, due)) = self.next_timer() else { return };
+        self.now = self.now.max(due);
+        self.asked.extend(self.timers.remove(&id).map(|(_, command)| command));
+    }
+
+    fn next_timer(&self) -> Option<(Uuid, Timestamp)> {
+        let timers = self.timers.iter().map(|(id, (due, _))| (*id, *due));
+        timers.min_by_key(|(id, due)| (*due, *id))
     }
 
     /// The next timer's time comes, and everything follows.
