@@ -56,6 +56,8 @@ pub struct StatusQuery {
     pub payment_key: String,
     /// Our name for what is paid; the answer must carry the same one.
     pub order_reference: String,
+    /// The ISO 4217 code of the currency that was asked for; money of another one is no answer.
+    pub currency: String,
 }
 
 /// What the provider said to a [`StatusQuery`].
@@ -65,15 +67,15 @@ pub enum StatusOutcome {
     /// The money is taken, and at least part of it is not given back.
     #[serde(rename_all = "camelCase")]
     Charged {
-        /// The amount that was taken, in the currency's smallest unit; cancellations do not lower it. The caller
-        /// compares it with the amount it asked for.
+        /// What the provider has of it, in the currency's smallest unit: what was taken, without what was given back. The caller compares
+        /// it with the amount it asked for.
         amount: i64,
         /// What was paid for: always the reference of the question.
         order_reference: String,
     },
     /// The money was taken and all of it given back.
     Cancelled,
-    /// The provider knows the payment and has taken no money.
+    /// The provider knows the payment and has taken no money for this order.
     NotCharged {
         /// The provider's name for the state.
         status: String,
@@ -153,6 +155,7 @@ impl fmt::Debug for StatusQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StatusQuery")
             .field("order_reference", &self.order_reference)
+            .field("currency", &self.currency)
             .finish_non_exhaustive()
     }
 }

@@ -137,11 +137,17 @@ async fn ask_provider(gateway: &dyn PaymentGateway, call: &ProviderCall) -> Outc
                 })
                 .await,
         ),
-        ProviderCall::Status { order, payment_key, .. } => Outcome::Status(
+        ProviderCall::Status {
+            order,
+            payment_key,
+            amount,
+            ..
+        } => Outcome::Status(
             gateway
                 .status(StatusQuery {
                     payment_key: payment_key.to_string(),
                     order_reference: order.to_string(),
+                    currency: amount.currency().to_string(),
                 })
                 .await,
         ),

@@ -115,7 +115,7 @@ impl TossGateway {
             return StatusOutcome::NotFound;
         }
         match self.call(Method::GET, below(&self.payments, &[&query.payment_key]), NO_BODY).await {
-            Ok(answer) => read_status(&answer, &query.payment_key, Some(&query.order_reference)),
+            Ok(answer) => read_status(&answer, &query.payment_key, &query.currency, Some(&query.order_reference)),
             Err(reason) => StatusOutcome::Unknown { reason },
         }
     }
@@ -149,7 +149,7 @@ impl TossGateway {
     async fn already_cancelled(&self, cancellation: &Cancellation) -> CancellationOutcome {
         let url = below(&self.payments, &[&cancellation.payment_key]);
         let status = match self.call(Method::GET, url, NO_BODY).await {
-            Ok(answer) => read_status(&answer, &cancellation.payment_key, None),
+            Ok(answer) => read_status(&answer, &cancellation.payment_key, &cancellation.currency, None),
             Err(reason) => return CancellationOutcome::Unknown { reason },
         };
         match status {
@@ -295,7 +295,8 @@ impl HttpAnswer {
     }
 }
 
-/// The codes after which the money may or may not have moved, or may move yet; and what is none of the provider's codes (they are written
+/// The codes after which the money may or may not have moved, or may move yet, and those that speak of the shop's key or of the address and
+/// not of a payment (<https://docs.tosspayments.com/reference/error-codes>); and what is none of the provider's codes (they are written
 /// `LIKE_THIS`): then somebody else has answered, a proxy or another server at its address.
 fn is_doubtful(code: &str) -> bool {
     let its = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
@@ -309,6 +310,11 @@ fn is_doubtful(code: &str) -> bool {
                 | "INVALID_IDEMPOTENCY_KEY"
                 | "PROVIDER_ERROR"
                 | "CARD_PROCESSING_ERROR"
+                | "UNAUTHORIZED_KEY"
+                | "INVALID_API_KEY"
+                | "INCORRECT_BASIC_AUTH_FORMAT"
+                | "FORBIDDEN_REQUEST"
+                | "NOT_FOUND"
         )
 }
 
@@ -344,10 +350,10 @@ fn read_charge(answer: &HttpAnswer, charge: &Charge) -> ChargeOutcome {
     }
 }
 
-fn read_status(answer: &HttpAnswer, payment_key: &str, order_reference: Option<&str>) -> StatusOutcome {
+fn read_status(answer: &HttpAnswer, payment_key: &str, currency: &str, order_reference: Option<&str>) -> StatusOutcome {
     let payment = match answer.read() {
         Reading::Payment(payment) => payment,
-        Reading::Failure(_) if answer.status == StatusCode::NOT_FOUND => return StatusOutcome::NotFound,
+        Reading::Failure(failure) if failure.code == "NOT_FOUND_PAYMENT" => return StatusOutcome::NotFound,
         Reading::Failure(Failure { code, .. }) => {
             return StatusOutcome::Unknown {
                 reason: format!("the provider refused the status query: {code}"),
@@ -365,16 +371,28 @@ fn read_status(answer: &HttpAnswer, payment_key: &str, order_reference: Option<&
         (status @ ("READY" | "IN_PROGRESS" | "WAITING_FOR_DEPOSIT" | "ABORTED" | "EXPIRED"), _) => {
             StatusOutcome::NotCharged { status: status.into() }
         }
-        ("DONE" | "PARTIAL_CANCELED" | "CANCELED", false) => unknown("the provider answered for another order id"),
-        ("CANCELED", true) => StatusOutcome::Cancelled,
-        ("DONE" | "PARTIAL_CANCELED", true) => match (payment.total(), payment.order_id) {
-            (Some(amount), Some(order_id)) => StatusOutcome::Charged {
-                amount,
-                order_reference: order_id.into_owned(),
-            },
-            (_, None) => unknown("the provider's answer names no order id"),
-            (None, _) => unknown("the amount in the provider's answer cannot be read"),
+        ("DONE" | "PARTIAL_CANCELED" | "CANCELED", false) if payment.order_id.is_none() => {
+            unknown("the provider's answer names no order id")
+        }
+        // A payment key is for one order: what it paid is that order's, and it can never pay this one.
+        (status @ ("DONE" | "PARTIAL_CANCELED" | "CANCELED"), false) => StatusOutcome::NotCharged {
+            status: format!("{status} for another order"),
         },
+        ("CANCELED", true) => StatusOutcome::Cancelled,
+        ("DONE" | "PARTIAL_CANCELED", true) if payment.currency.as_deref() != Some(currency) => {
+            unknown("the provider answered with another currency")
+        }
+        (status @ ("DONE" | "PARTIAL_CANCELED"), true) => {
+            let kept = if status == "DONE" { payment.total() } else { payment.balance() };
+            match (kept, payment.order_id) {
+                (Some(amount), Some(order_id)) => StatusOutcome::Charged {
+                    amount,
+                    order_reference: order_id.into_owned(),
+                },
+                (_, None) => unknown("the provider's answer names no order id"),
+                (None, _) => unknown("the amount in the provider's answer cannot be read"),
+            }
+        }
         (status, _) => StatusOutcome::Unknown {
             reason: format!("the provider's status is new to us: {}", clip(status, LONGEST_CODE)),
         },

@@ -59,6 +59,7 @@ fn query() -> StatusQuery {
     StatusQuery {
         payment_key: charge().payment_key,
         order_reference: ORDER.into(),
+        currency: "KRW".into(),
     }
 }
 
@@ -155,6 +156,11 @@ async fn what_leaves_doubt_is_unknown_and_a_final_no_is_declined() {
         (400, r#"{"code":"IDEMPOTENT_REQUEST_PROCESSING","message":"x"}"#),
         (400, r#"{"code":"ALREADY_PROCESSED_PAYMENT","message":"x"}"#),
         (400, r#"{"code":"PROVIDER_ERROR","message":"x"}"#),
+        // Of the shop's key, or of the address, and not of a payment.
+        (400, r#"{"code":"INVALID_API_KEY","message":"x"}"#),
+        (403, r#"{"code":"INCORRECT_BASIC_AUTH_FORMAT","message":"x"}"#),
+        (403, r#"{"code":"FORBIDDEN_REQUEST","message":"x"}"#),
+        (404, r#"{"code":"NOT_FOUND","message":"x"}"#),
     ] {
         let gateway = answering(status, body).await;
         let outcome = gateway.charge(charge()).await;
@@ -195,10 +201,12 @@ async fn every_status_of_the_provider_has_its_meaning() {
         order_reference: ORDER.into(),
     };
     assert_eq!(answering(200, payment("DONE").to_string()).await.status(query()).await, charged);
-    assert_eq!(
-        answering(200, payment("PARTIAL_CANCELED").to_string()).await.status(query()).await,
-        charged
-    );
+    let in_part = with(payment("PARTIAL_CANCELED"), "balanceAmount", json!(1));
+    let one_is_left = StatusOutcome::Charged {
+        amount: 1,
+        order_reference: ORDER.into(),
+    };
+    assert_eq!(answering(200, in_part).await.status(query()).await, one_is_left);
     let cancelled = answering(200, payment("CANCELED").to_string()).await.status(query()).await;
     assert_eq!(cancelled, StatusOutcome::Cancelled);
     for status in ["READY", "IN_PROGRESS", "WAITING_FOR_DEPOSIT", "ABORTED", "EXPIRED"] {
@@ -209,18 +217,39 @@ async fn every_status_of_the_provider_has_its_meaning() {
     assert_eq!(not_found.status(query()).await, StatusOutcome::NotFound);
     for body in [
         payment("BRAND_NEW").to_string(),
-        with(payment("DONE"), "orderId", json!("order-0002")),
-        with(payment("CANCELED"), "orderId", json!("order-0002")),
+        with(payment("DONE"), "orderId", Value::Null),
         with(payment("DONE"), "currency", json!("XYZ")),
+        with(payment("DONE"), "currency", json!("JPY")),
+        with(payment("DONE"), "currency", Value::Null),
+        payment("PARTIAL_CANCELED").to_string(),
         with(payment("DONE"), "paymentKey", json!("other")),
     ] {
         let outcome = answering(200, body).await.status(query()).await;
         assert!(matches!(outcome, StatusOutcome::Unknown { .. }), "{outcome:?}");
     }
+    let unknown = answering(404, r#"{"code":"NOT_FOUND_PAYMENT_SESSION","message":"x"}"#).await;
+    assert!(matches!(unknown.status(query()).await, StatusOutcome::Unknown { .. }));
+}
+
+#[tokio::test]
+async fn a_payment_key_that_paid_another_order_has_not_paid_this_one() {
+    for status in ["DONE", "PARTIAL_CANCELED", "CANCELED"] {
+        let body = with(payment(status), "orderId", json!("order-0002"));
+        let expected = StatusOutcome::NotCharged {
+            status: format!("{status} for another order"),
+        };
+        assert_eq!(answering(200, body).await.status(query()).await, expected);
+    }
 }
 
 #[tokio::test]
 async fn a_cancellation_counts_only_when_the_answer_shows_it() {
+    let done = json!([{"cancelAmount": 15_000, "cancelStatus": "DONE"}]);
+    let shown = with(payment("CANCELED"), "cancels", done);
+    assert_eq!(
+        answering(200, shown).await.cancel(cancellation()).await,
+        CancellationOutcome::Cancelled
+    );
     let whole = json!([{"cancelAmount": 15_000}]);
     let shown = with(payment("CANCELED"), "cancels", whole.clone());
     assert_eq!(
@@ -231,6 +260,11 @@ async fn a_cancellation_counts_only_when_the_answer_shows_it() {
         payment("CANCELED").to_string(),
         with(payment("DONE"), "cancels", whole),
         with(payment("PARTIAL_CANCELED"), "cancels", json!([{"cancelAmount": 1}])),
+        with(
+            payment("CANCELED"),
+            "cancels",
+            json!([{"cancelAmount": 15_000, "cancelStatus": "IN_PROGRESS"}]),
+        ),
     ] {
         let outcome = answering(200, body).await.cancel(cancellation()).await;
         assert!(matches!(outcome, CancellationOutcome::Unknown { .. }), "{outcome:?}");
@@ -302,7 +336,7 @@ async fn what_cannot_be_sent_is_refused_without_a_call() {
     assert_eq!(declined(|charge| charge.idempotency_key = "a\nb".into()).await, "INVALID_REQUEST");
     let nothing = StatusQuery {
         payment_key: "..".into(),
-        order_reference: ORDER.into(),
+        ..query()
     };
     assert_eq!(gateway.status(nothing).await, StatusOutcome::NotFound);
     let dots = Cancellation {

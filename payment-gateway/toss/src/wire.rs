@@ -35,6 +35,8 @@ pub(crate) struct Payment<'a> {
     #[serde(borrow)]
     total_amount: Option<&'a RawValue>,
     #[serde(borrow)]
+    balance_amount: Option<&'a RawValue>,
+    #[serde(borrow)]
     pub(crate) currency: Option<Cow<'a, str>>,
     #[serde(borrow)]
     cancels: Option<Vec<PastCancel<'a>>>,
@@ -45,6 +47,9 @@ pub(crate) struct Payment<'a> {
 struct PastCancel<'a> {
     #[serde(borrow)]
     cancel_amount: &'a RawValue,
+    /// `DONE`, or that it is still on its way or has failed; older versions of the API do not say it.
+    #[serde(borrow)]
+    cancel_status: Option<Cow<'a, str>>,
 }
 
 /// Why a call was refused.
@@ -61,12 +66,18 @@ impl Payment<'_> {
         crate::amount::from_wire(self.total_amount?.get(), self.currency.as_deref()?)
     }
 
+    /// What is left of it after cancellations, in minor units; none when it cannot be read exactly.
+    pub(crate) fn balance(&self) -> Option<i64> {
+        crate::amount::from_wire(self.balance_amount?.get(), self.currency.as_deref()?)
+    }
+
     /// Whether one of the payment's cancellations gave back exactly this amount.
     pub(crate) fn gave_back(&self, amount: i64) -> bool {
         let Some(currency) = self.currency.as_deref() else { return false };
         self.cancels
             .iter()
             .flatten()
+            .filter(|cancel| cancel.cancel_status.as_deref().is_none_or(|status| status == "DONE"))
             .any(|cancel| crate::amount::from_wire(cancel.cancel_amount.get(), currency) == Some(amount))
     }
 }
