@@ -8,9 +8,9 @@ use std::{sync::Barrier, thread, time::Duration};
 use uuid::Uuid;
 
 use crate::{
-    Batch, CommitError, Event, EventStore, GENESIS, GIVEN_UP, HOLDER_EXPIRES_AFTER, Head, IdempotencyRecord, LogReader, LogWriter,
-    OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, Unparked, Unparking, batch_hash,
-    verify_chain,
+    Batch, CommitError, Event, EventStore, GENESIS, GIVEN_UP, HOLDER_EXPIRES_AFTER, Head, IdempotencyRecord, KEPT, LogReader, LogWriter,
+    OwedEffect, Parked, RecordKey, SetAside, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, Unparked, Unparking,
+    batch_hash, holder_of, verify_chain,
 };
 
 /// Where a store under test lives: a directory, a database, a piece of memory. Dropped, it is cleaned up.
@@ -61,6 +61,7 @@ macro_rules! conformance_suite {
             "fencing" => an_older_epoch_is_fenced,
             "fencing" => a_head_elsewhere_fences,
             "fencing" => a_live_holder_keeps_its_shard,
+            "fencing" => who_holds_a_shard_is_told_and_a_kept_one_is_kept,
             "fencing" => a_shard_that_was_assigned_is_seized_from_a_live_holder,
             "fencing" => of_those_who_seize_a_shard_at_once_one_appends,
             "fencing" => writers_of_different_shards_go_on_beside_one_another,
@@ -77,6 +78,7 @@ macro_rules! conformance_suite {
             "parked" => inputs_set_aside_are_kept,
             "unparked" => inputs_set_aside_end_once,
             "unparked" => inputs_set_aside_end_in_their_shard,
+            "unparked" => inputs_set_aside_are_listed_with_their_ends,
             "checkpoints" => a_checkpoint_is_moved_from_where_it_stands,
             "checkpoints" => of_those_who_move_a_checkpoint_at_once_one_does,
             "checkpoints" => checkpoints_stay_when_the_log_is_opened_again,
@@ -1045,6 +1047,74 @@ pub fn inputs_set_aside_end_in_their_shard(place: &impl Place) {
         ..pen.batch(&[(order(1), 1)])
     });
     assert_eq!((end(0), end(1)), (Some(retried), Some(dropped)));
+}
+
+/// All inputs that were ever set aside are listed by their ids, page by page, those that have ended with their ends.
+pub fn inputs_set_aside_are_listed_with_their_ends(place: &impl Place) {
+    let store = place.open();
+    let (mut pen, mut other) = (Pen::take(&store, 0), Pen::take(&store, 1));
+    let last = Uuid::max().as_u128();
+    pen.write(&Batch {
+        parked: vec![set_aside(7, 10), set_aside(0, 20), set_aside(last, 5)],
+        ..pen.batch(&[])
+    });
+    other.write(&Batch {
+        parked: vec![set_aside(5, 10)],
+        ..other.batch(&[])
+    });
+    let end = Unparked {
+        id: Uuid::from_u128(7),
+        at: 30,
+        by: "account:1".into(),
+        how: Unparking::Retried,
+    };
+    pen.write(&Batch {
+        unparked: vec![end.clone()],
+        ..pen.batch(&[])
+    });
+    let listed = |shard, after: Option<u128>, limit| {
+        let page = reader(&store).set_aside(shard, after.map(Uuid::from_u128), limit);
+        page.expect("read").expect("it can be listed")
+    };
+    let one = |input, end| SetAside { input, end };
+    let all = [
+        one(set_aside(0, 20), None),
+        one(set_aside(7, 10), Some(end)),
+        one(set_aside(last, 5), None),
+    ];
+    assert_eq!(listed(0, None, 10), all);
+    assert_eq!(listed(0, None, 2), all[..2]);
+    assert_eq!(listed(0, Some(0), 2), all[1..]);
+    assert_eq!(listed(0, Some(7), 2), all[2..]);
+    assert!(listed(0, Some(last), 2).is_empty() && listed(9, None, 2).is_empty());
+    assert_eq!(listed(1, None, 10), [one(set_aside(5, 10), None)]);
+}
+
+/// Who asks for the holder changes nothing; and a shard can be kept from whoever takes shards.
+pub fn who_holds_a_shard_is_told_and_a_kept_one_is_kept(place: &impl Place) {
+    let store = place.open();
+    let (reader, mut writer) = (reader(&store), store.writer().expect("a writer"));
+    let (holder, now) = (Uuid::from_u128(3), 5_000_000_000_000_000);
+    assert_eq!(holder_of(0, reader.as_ref(), writer.as_mut()).expect("asked"), None);
+    assert_eq!(reader.head(0).expect("read"), None, "nobody has taken it");
+    let head = writer.take(0, holder, now).expect("free");
+    for heartbeat in [now, KEPT] {
+        writer.heartbeat(0, head.epoch, heartbeat).expect("its own");
+        let told = holder_of(0, reader.as_ref(), writer.as_mut()).expect("asked").expect("somebody");
+        assert!(told.contains(&holder.to_string()), "{told}");
+        assert_eq!(reader.head(0).expect("read"), Some(head.clone()));
+    }
+    let taken = writer.take(0, Uuid::from_u128(4), now + 1_000 * HOLDER_EXPIRES_AFTER);
+    assert!(matches!(taken, Err(StoreError::Held { shard: 0, .. })), "{taken:?}");
+    let again = writer.take(0, holder, KEPT).expect("its own");
+    assert_eq!(again.epoch, head.epoch + 1);
+    writer.heartbeat(0, again.epoch, GIVEN_UP).expect("its own");
+    let told = holder_of(0, reader.as_ref(), writer.as_mut()).expect("asked");
+    assert!(
+        told.is_some_and(|told| told.contains(&holder.to_string())),
+        "the last one's name stays"
+    );
+    writer.take(0, Uuid::from_u128(4), now).expect("given up");
 }
 
 /// Dropped and opened again, a log has its id, its heads, what it owes, and goes on where it stood.

@@ -26,15 +26,15 @@ pub mod conformance;
 pub use selection::conformance as selection_conformance;
 
 pub use checkpoints::Checkpoints;
-pub use copy::{CopyError, Copying, copy};
+pub use copy::{CopyError, CopyProgress, Copying, LogCopy, check_copy, copy, give_away, let_go};
 pub use hash::{BatchHasher, GENESIS, Hash, batch_hash};
 pub use lock::DirectoryLock;
 #[cfg(feature = "measure")]
 pub use measure::append_speed;
 pub use memory::MemoryStore;
 pub use model::{
-    Batch, EffectId, Event, Fingerprint, Head, IdempotencyRecord, Metadata, OwedEffect, Parked, RecordKey, Snapshot, Stray, StreamId,
-    StreamRead, StreamSlice, Timer, TimerId, Unfinished, Unparked, Unparking,
+    Batch, EffectId, Event, Fingerprint, Head, IdempotencyRecord, Metadata, OwedEffect, Parked, RecordKey, SetAside, Snapshot, Stray,
+    StreamId, StreamRead, StreamSlice, Timer, TimerId, Unfinished, Unparked, Unparking,
 };
 pub use place::{LogPosition, PositionError, Shards};
 pub use selection::{EventRef, Selection, TypePattern, TypePatternError, select_by_reading};
@@ -47,6 +47,10 @@ pub const HOLDER_EXPIRES_AFTER: i64 = 10_000_000;
 
 /// The time of a last heartbeat, by which a holder gives its shard up.
 pub const GIVEN_UP: i64 = 0;
+
+/// The time of a last heartbeat, by which a shard is kept from everybody who would take it, the end of the year 9999: its log is not complete, or
+/// is served elsewhere.
+pub const KEPT: i64 = 253_402_300_799_000_000;
 
 /// What entitles a writer to a shard that another instance has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +222,12 @@ pub trait LogReader: Send {
     /// How an input that was set aside came to its end; none when there is no such input, or it is still set aside.
     fn unparked(&self, shard: u16, id: uuid::Uuid) -> Result<Option<Unparked>, StoreError>;
 
+    /// At most `limit` inputs of a shard that were set aside, each with its end if it has come to one, with an id above `after`, in the order of
+    /// their ids; none when this reader cannot list them.
+    fn set_aside(&self, _shard: u16, _after: Option<uuid::Uuid>, _limit: usize) -> Result<Option<Vec<SetAside>>, StoreError> {
+        Ok(None)
+    }
+
     /// How many shards the log has; none before that is fixed.
     fn shard_count(&self) -> Result<Option<Shards>, StoreError>;
 
@@ -246,6 +256,22 @@ pub trait LogReader: Send {
     /// At most `limit` rows that nobody who reads shard by shard, from position 1 on, ever sees: put in by somebody who is no writer.
     fn strays(&self, _limit: usize) -> Result<Vec<Stray>, StoreError> {
         Ok(Vec::new())
+    }
+}
+
+/// Who has a shard, as [`StoreError::Held`] says it; none when nobody ever had it. Nothing is changed by asking.
+///
+/// # Errors
+/// The log cannot be asked.
+pub fn holder_of(shard: u16, reader: &dyn LogReader, writer: &mut dyn LogWriter) -> Result<Option<String>, StoreError> {
+    if reader.head(shard)?.is_none() {
+        return Ok(None);
+    }
+    // No last heartbeat is so long ago that it would stand back.
+    match writer.take(shard, uuid::Uuid::new_v4(), i64::MIN) {
+        Err(StoreError::Held { holder, .. }) => Ok(Some(holder)),
+        Err(error) => Err(error),
+        Ok(_) => Ok(None),
     }
 }
 

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::{
     Batch, Bell, Checkpoints, Claim, CommitError, EffectId, Event, EventStore, GENESIS, Hash, Head, IdempotencyRecord, LogReader,
-    LogWriter, OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, TimerId, Unfinished,
-    Unparked, Wakes,
+    LogWriter, OwedEffect, Parked, RecordKey, SetAside, Shards, Snapshot, StoreError, StreamId, StreamRead, StreamSlice, Timer, TimerId,
+    Unfinished, Unparked, Wakes,
 };
 
 /// A store that keeps everything in memory. A clone is the same store.
@@ -199,6 +199,17 @@ impl LogReader for MemoryStore {
         let log = self.log.lock();
         let parked = log.shards.get(&shard).and_then(|shard| shard.parked.get(&id));
         Ok(parked.and_then(|(_, ended)| ended.clone()))
+    }
+
+    fn set_aside(&self, shard: u16, after: Option<Uuid>, limit: usize) -> Result<Option<Vec<SetAside>>, StoreError> {
+        let log = self.log.lock();
+        let of_shard = log.shards.get(&shard).into_iter().flat_map(|shard| shard.parked.values());
+        let page = of_shard.filter(|(input, _)| Some(input.id) > after).take(limit);
+        let page = page.map(|(input, end)| SetAside {
+            input: input.clone(),
+            end: end.clone(),
+        });
+        Ok(Some(page.collect()))
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {

@@ -160,6 +160,15 @@ impl Unparking {
     }
 }
 
+/// An input that was set aside, whether or not it still is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    /// The input.
+    pub input: Parked,
+    /// Its end; none while it is set aside.
+    pub end: Option<Unparked>,
+}
+
 /// The state of a stream after one of its events. Never the truth: it saves reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use event_store::{
     Batch, CommitError, EffectId, Event, EventStore, Hash, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore, Parked, RecordKey,
-    Shards, StoreError, StreamId, StreamRead, StreamSlice, Unfinished, Unparked, batch_hash,
+    SetAside, Shards, StoreError, StreamId, StreamRead, StreamSlice, Unfinished, Unparked, batch_hash,
 };
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
@@ -219,6 +219,11 @@ impl LogReader for Disk {
     fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
         self.readable()?;
         self.durable.unparked(shard, id)
+    }
+
+    fn set_aside(&self, shard: u16, after: Option<Uuid>, limit: usize) -> Result<Option<Vec<SetAside>>, StoreError> {
+        self.readable()?;
+        self.durable.set_aside(shard, after, limit)
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {

@@ -8,8 +8,8 @@ use std::sync::{
 };
 
 use event_store::{
-    Event, Hash, Head, IdempotencyRecord, LogReader, Parked, RecordKey, Shards, StoreError, StreamId, StreamRead, StreamSlice, Unfinished,
-    Unparked,
+    Event, Hash, Head, IdempotencyRecord, LogReader, Parked, RecordKey, SetAside, Shards, StoreError, StreamId, StreamRead, StreamSlice,
+    Unfinished, Unparked,
 };
 use uuid::Uuid;
 
@@ -139,6 +139,10 @@ impl LogReader for BadReader {
 
     fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
         self.inner.unparked(shard, id)
+    }
+
+    fn set_aside(&self, shard: u16, after: Option<Uuid>, limit: usize) -> Result<Option<Vec<SetAside>>, StoreError> {
+        self.inner.set_aside(shard, after, limit)
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {

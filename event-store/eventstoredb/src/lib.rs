@@ -60,6 +60,7 @@ impl EsdbStore {
     /// # Errors
     /// As [`open`](Self::open); [`StoreError::Foreign`] when there is one with another id.
     pub fn create(url: &str, name: &str, index: &Path, log_id: Uuid) -> Result<Self, StoreError> {
+        let (url, name) = url.split_once('#').unwrap_or((url, name));
         check_name(name)?;
         Self::made_as(Arc::new(Client::new(url)?), name, index, LARGEST_APPEND, log_id)
     }

@@ -3,8 +3,8 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use event_store::{
-    Event, EventRef, Hash, Head, IdempotencyRecord, LogReader, Parked, RecordKey, Selection, Shards, Snapshot, StoreError, Stray, StreamId,
-    StreamRead, StreamSlice, Unfinished, Unparked,
+    Event, EventRef, Hash, Head, IdempotencyRecord, LogReader, Parked, RecordKey, Selection, SetAside, Shards, Snapshot, StoreError, Stray,
+    StreamId, StreamRead, StreamSlice, Unfinished, Unparked,
 };
 use uuid::Uuid;
 
@@ -78,6 +78,10 @@ impl LogReader for EsdbReader {
 
     fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
         self.of(shard)?.unparked(shard, id)
+    }
+
+    fn set_aside(&self, shard: u16, after: Option<Uuid>, limit: usize) -> Result<Option<Vec<SetAside>>, StoreError> {
+        self.of(shard)?.set_aside(shard, after, limit)
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {

@@ -3,14 +3,15 @@
 
 use std::{
     collections::BTreeSet,
+    ops::ControlFlow,
     path::PathBuf,
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
 };
 
 use event_store::{
-    Batch, Checkpoints, CommitError, CopyError, Copying, Event, EventStore, Head, IdempotencyRecord, LogReader, LogWriter, MemoryStore,
-    OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, Timer, batch_hash, conformance::Place, copy,
-    verify_chain,
+    Batch, Checkpoints, CommitError, CopyError, Copying, Event, EventStore, Head, IdempotencyRecord, LogCopy, LogReader, LogWriter,
+    MemoryStore, OwedEffect, Parked, RecordKey, Shards, Snapshot, StoreError, StreamId, StreamRead, Timer, batch_hash, check_copy,
+    conformance::Place, copy, give_away, verify_chain,
 };
 use event_store_sqlite::SqliteStore;
 use tempfile::TempDir;
@@ -821,4 +822,24 @@ fn a_log_that_is_made_for_a_copy_has_its_id() {
     assert!(matches!(refused, Err(CopyError::Store(StoreError::Foreign(_)))), "{refused:?}");
     drop(other);
     assert!(matches!(made("jangbu", "b"), Err(StoreError::Foreign(_))));
+
+    // A copy of another name that is interrupted is kept from everybody else, until it is complete and given away.
+    let store = made("moved", "c").expect("made");
+    let take = |now| store.writer().expect("a writer").take(0, Uuid::from_u128(9), now);
+    for stop in [true, false] {
+        let mut copy = LogCopy::begin(log.as_ref(), &store, how).expect("begun, or gone on with");
+        let copied = copy.copy(&mut |_| if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+        assert_eq!(copied.is_err(), stop, "{copied:?}");
+        assert!(matches!(take(5_000_000_000_000_000), Err(StoreError::Held { .. })));
+    }
+    assert_eq!(
+        check_copy(log.as_ref(), store.reader().expect("a reader").as_ref()).expect("the same"),
+        0
+    );
+    let how = Copying {
+        now: 1_000_000_000_000,
+        ..how
+    };
+    give_away(log.as_ref(), &store, how).expect("given away");
+    take(how.now).expect("free");
 }

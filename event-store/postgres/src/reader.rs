@@ -3,8 +3,8 @@
 use std::{cell::RefCell, ops::ControlFlow, sync::Arc};
 
 use event_store::{
-    Event, EventRef, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Selection, Shards, Snapshot, StoreError,
-    Stray, StreamId, StreamRead, StreamSlice, Timer, Unfinished, Unparked, Unparking,
+    Event, EventRef, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Selection, SetAside, Shards, Snapshot,
+    StoreError, Stray, StreamId, StreamRead, StreamSlice, Timer, Unfinished, Unparked, Unparking,
 };
 use postgres_session::{Address, Error, FromSql, Row, Session, Trouble, Type};
 use uuid::Uuid;
@@ -215,7 +215,28 @@ impl LogReader for PostgresReader {
                 "SELECT id, ended_at, ended_by, ended_how FROM parked WHERE shard = $1 AND id = $2 AND ended_at IS NOT NULL",
                 &[&i32::from(shard), &id],
             )?;
-            row.as_ref().map(unparked).transpose()
+            row.as_ref().map(|row| unparked(row, 0)).transpose()
+        })
+    }
+
+    fn set_aside(&self, shard: u16, after: Option<Uuid>, limit: usize) -> Result<Option<Vec<SetAside>>, StoreError> {
+        let Some(first) = after.map_or(Some(0), |after| after.as_u128().checked_add(1)) else {
+            return Ok(Some(Vec::new()));
+        };
+        self.answer(|session| {
+            let rows = session.query(
+                "SELECT id, at, input, reason, id, ended_at, ended_by, ended_how FROM parked
+                 WHERE shard = $1 AND id >= $2 ORDER BY id LIMIT $3",
+                &[&i32::from(shard), &Uuid::from_u128(first), &most(limit)],
+            )?;
+            let set_aside = |row: &Row| {
+                let has_ended = get::<Option<i64>>(row, 5)?.is_some();
+                Ok(SetAside {
+                    input: parked(row)?,
+                    end: has_ended.then(|| unparked(row, 4)).transpose()?,
+                })
+            };
+            rows.iter().map(set_aside).collect::<Read<_>>().map(Some)
         })
     }
 
@@ -469,12 +490,12 @@ fn parked(row: &Row) -> Read<Parked> {
     })
 }
 
-fn unparked(row: &Row) -> Read<Unparked> {
-    let how = text(row, 3)?;
+fn unparked(row: &Row, first: usize) -> Read<Unparked> {
+    let how = text(row, first + 3)?;
     Ok(Unparked {
-        id: get(row, 0)?,
-        at: get(row, 1)?,
-        by: text(row, 2)?.into(),
+        id: get(row, first)?,
+        at: get(row, first + 1)?,
+        by: text(row, first + 2)?.into(),
         how: Unparking::named(how).ok_or_else(|| Unread::Damaged(format!("{how:?} stands where the end of an input belongs")))?,
     })
 }

@@ -1,7 +1,10 @@
 //! A log that moves from store to store stays the same log.
 
+use std::ops::ControlFlow;
+
 use event_store::{
-    Batch, Copying, Event, EventStore, Hash, LogReader, MemoryStore, OwedEffect, Shards, StreamId, Timer, batch_hash, copy, verify_chain,
+    Batch, CopyError, Copying, Event, EventStore, Hash, LogCopy, LogReader, MemoryStore, OwedEffect, Parked, Shards, StoreError, StreamId,
+    Timer, Unparked, Unparking, batch_hash, check_copy, copy, give_away, verify_chain,
 };
 use event_store_postgres::PostgresStore;
 use event_store_sqlite::SqliteStore;
@@ -52,9 +55,33 @@ fn original() -> MemoryStore {
                     due: 5,
                     command: "{}".into(),
                 }],
+                parked: [round, round + 100]
+                    .map(|id| Parked {
+                        id: Uuid::from_u128(id.into()),
+                        at: 3,
+                        input: "{}".into(),
+                        reason: "it panicked".into(),
+                    })
+                    .into(),
+                ..Batch::default()
+            };
+            let ended = Batch {
+                shard,
+                epoch: head.epoch,
+                first_position: batch.last_position() + 1,
+                previous_hash: batch.hash,
+                hash: batch.hash,
+                orders_numbered: round,
+                unparked: vec![Unparked {
+                    id: Uuid::from_u128(round.into()),
+                    at: 4,
+                    by: "account:1".into(),
+                    how: Unparking::Dropped,
+                }],
                 ..Batch::default()
             };
             writer.commit(&[&batch]).expect("written");
+            writer.commit(&[&ended]).expect("written");
         }
     }
     store
@@ -91,9 +118,51 @@ fn a_log_is_the_same_in_memory_in_postgresql_and_in_sqlite() {
     for shard in [0, 1] {
         assert_eq!(third.batches(shard, 0, 9).expect("read"), first.batches(shard, 0, 9).expect("read"));
         assert_eq!(third.unfinished(shard).expect("read"), first.unfinished(shard).expect("read"));
+        let set_aside = first.set_aside(shard, None, 9).expect("read");
+        assert_eq!(set_aside.as_ref().map(Vec::len), Some(6));
+        assert_eq!(second.set_aside(shard, None, 9).expect("read"), set_aside);
+        assert_eq!(third.set_aside(shard, None, 9).expect("read"), set_aside);
     }
     drop((third, target, sqlite));
     SqliteStore::open(scratch.path()).expect("what it says of itself is sound");
+}
+
+#[test]
+fn a_copy_that_was_interrupted_goes_on_and_is_nobody_elses_before_it_is_given_away() {
+    let memory = original();
+    let from = memory.reader().expect("a reader");
+    let database = Postgres::shared().database();
+    let store = PostgresStore::open(&database.url().parse().expect("an address")).expect("a log");
+    let mut stops = 0;
+    loop {
+        let mut copy = LogCopy::begin(from.as_ref(), &store, HOW).expect("begun, or gone on with");
+        let mut left = 2 + stops;
+        let copied = copy.copy(&mut |_| {
+            left -= 1;
+            if left == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        let taken = store.writer().expect("a writer").take(1, Uuid::nil(), 1_000_000_000_000_000);
+        assert!(matches!(taken, Err(StoreError::Held { shard: 1, .. })), "{taken:?}");
+        match copied {
+            Ok(events) => break assert_eq!(events, 24),
+            Err(CopyError::Stopped) => stops += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(stops > 3, "{stops}");
+    let to = store.reader().expect("a reader");
+    assert_eq!(check_copy(from.as_ref(), to.as_ref()).expect("the same"), 24);
+    assert_eq!(is(to.as_ref()), is(from.as_ref()));
+    let how = Copying {
+        now: 1_000_000_000_000,
+        ..HOW
+    };
+    give_away(from.as_ref(), &store, how).expect("given away");
+    store.writer().expect("a writer").take(1, Uuid::nil(), how.now).expect("free");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use event_store::{
-    Event, EventRef, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Selection, Shards, Snapshot, StoreError,
-    Stray, StreamId, StreamRead, StreamSlice, Timer, Unfinished, Unparked, Unparking,
+    Event, EventRef, Hash, Head, IdempotencyRecord, LogReader, OwedEffect, Parked, RecordKey, Selection, SetAside, Shards, Snapshot,
+    StoreError, Stray, StreamId, StreamRead, StreamSlice, Timer, Unfinished, Unparked, Unparking,
 };
 use rusqlite::{Connection, OptionalExtension, Result, Row, types::Type};
 use uuid::{Uuid, fmt::Hyphenated};
@@ -243,8 +243,30 @@ impl LogReader for SqliteReader {
                 .prepare_cached(
                     "SELECT id, ended_at, ended_by, ended_how FROM parked WHERE shard = ?1 AND id = ?2 AND ended_at IS NOT NULL",
                 )?
-                .query_row((shard, id.as_bytes().as_slice()), unparked)
+                .query_row((shard, id.as_bytes().as_slice()), |row| unparked(row, 0))
                 .optional()
+        })
+    }
+
+    fn set_aside(&self, shard: u16, after: Option<Uuid>, limit: usize) -> Result<Option<Vec<SetAside>>, StoreError> {
+        // Every id is longer than nothing.
+        let after = after.map_or(Vec::new(), |id| id.as_bytes().to_vec());
+        self.answer(|reader| {
+            reader
+                .connection
+                .prepare_cached(
+                    "SELECT id, at, input, reason, id, ended_at, ended_by, ended_how FROM parked WHERE shard = ?1 AND id > ?2
+                     ORDER BY id LIMIT ?3",
+                )?
+                .query_map((shard, after, most(limit)), |row| {
+                    let has_ended = row.get::<_, Option<i64>>(5)?.is_some();
+                    Ok(SetAside {
+                        input: parked(row)?,
+                        end: has_ended.then(|| unparked(row, 4)).transpose()?,
+                    })
+                })?
+                .collect::<Result<_>>()
+                .map(Some)
         })
     }
 
@@ -425,13 +447,14 @@ fn parked(row: &Row<'_>) -> Result<Parked> {
     })
 }
 
-fn unparked(row: &Row<'_>) -> Result<Unparked> {
-    let how = row.get_ref(3)?.as_str()?;
+fn unparked(row: &Row<'_>, first: usize) -> Result<Unparked> {
+    let how = row.get_ref(first + 3)?.as_str()?;
     Ok(Unparked {
-        id: bytes_id(row, 0)?,
-        at: row.get(1)?,
-        by: text(row, 2)?,
-        how: Unparking::named(how)
-            .ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(3, Type::Text, format!("{how:?} is no end of an input").into()))?,
+        id: bytes_id(row, first)?,
+        at: row.get(first + 1)?,
+        by: text(row, first + 2)?,
+        how: Unparking::named(how).ok_or_else(|| {
+            rusqlite::Error::FromSqlConversionFailure(first + 3, Type::Text, format!("{how:?} is no end of an input").into())
+        })?,
     })
 }

@@ -12,8 +12,8 @@ use std::{
 
 use aggregates::Recorded;
 use event_store::{
-    Batch, Event, Hash, Head, IdempotencyRecord, LogReader, LogWriter, Parked, RecordKey, Shards, StoreError, StreamId, StreamRead,
-    StreamSlice, Unfinished, Unparked,
+    Batch, Event, Hash, Head, IdempotencyRecord, LogReader, LogWriter, Parked, RecordKey, SetAside, Shards, StoreError, StreamId,
+    StreamRead, StreamSlice, Unfinished, Unparked,
 };
 use projections::{Fold, Move, ViewsWriter};
 use rustc_hash::FxHashSet;
@@ -214,6 +214,10 @@ impl LogReader for Reader {
 
     fn unparked(&self, shard: u16, id: Uuid) -> Result<Option<Unparked>, StoreError> {
         self.all().unparked(shard, id)
+    }
+
+    fn set_aside(&self, shard: u16, after: Option<Uuid>, limit: usize) -> Result<Option<Vec<SetAside>>, StoreError> {
+        self.all().set_aside(shard, after, limit)
     }
 
     fn shard_count(&self) -> Result<Option<Shards>, StoreError> {
