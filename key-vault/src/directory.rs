@@ -79,6 +79,11 @@ impl Directory {
         Ok(())
     }
 
+    /// Whether there is a vault, and not a directory that is empty, or none.
+    pub(crate) fn has_vault(&self) -> Result<bool, VaultError> {
+        Ok(self.dir.is_dir() && self.is_vault()?)
+    }
+
     fn prepare_empty(&self) -> Result<(), VaultError> {
         files::create_dir(&self.dir)?;
         if !files::names(&self.dir)?.is_empty() {
@@ -143,7 +148,7 @@ impl Directory {
     }
 
     fn refuse_none(&self) -> Result<(), VaultError> {
-        if self.dir.is_dir() && self.is_vault()? {
+        if self.has_vault()? {
             return Ok(());
         }
         Err(VaultError::Missing {
@@ -328,6 +333,29 @@ pub(crate) fn write_copy(
     }
     copy.write_shop(shop)?;
     copy.finish()
+}
+
+/// Makes a new directory under another name beside it, and gives it its own when it is complete, durably.
+pub(crate) fn as_a_whole(dir: &Path, make: impl FnOnce(&Path) -> Result<(), VaultError>) -> Result<(), VaultError> {
+    let part = beside(dir);
+    if part.is_dir() {
+        // Left by one who was interrupted; nobody else's.
+        for name in files::names(&part)? {
+            if ![FORMAT, INDEX, FINGERPRINT, TOKEN_CURRENT, TOKEN_PREVIOUS, SUBJECTS, TMP].contains(&name.as_str()) {
+                return Err(VaultError::Foreign { path: part.join(name) });
+            }
+        }
+        files::remove_dir(&part)?;
+    }
+    make(&part)?;
+    files::rename_dir(&part, dir)
+}
+
+/// Where the parts of a directory are before it is whole.
+fn beside(dir: &Path) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    dir.with_file_name(name)
 }
 
 #[cfg(test)]

@@ -133,6 +133,20 @@ pub(crate) fn make_dir(path: &Path) -> Result<(), VaultError> {
     }
 }
 
+/// Removes a directory with all that is in it.
+pub(crate) fn remove_dir(path: &Path) -> Result<(), VaultError> {
+    fs::remove_dir_all(path).map_err(io_error("remove", path))
+}
+
+/// Gives a directory another name, durably. One of that name has to be empty.
+pub(crate) fn rename_dir(from: &Path, to: &Path) -> Result<(), VaultError> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Err(VaultError::NotEmpty { path: to.to_owned() }),
+        renamed => renamed.map_err(io_error("write", to)),
+    }?;
+    sync_dir(folder(to))
+}
+
 pub(crate) fn sync_dir(path: &Path) -> Result<(), VaultError> {
     sync(path, "sync the directory")
 }

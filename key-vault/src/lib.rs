@@ -296,21 +296,28 @@ impl KeyVault {
 
     /// Makes a vault in a place that has no keys, from a copy in a directory. What was interrupted can be done again.
     pub fn restore_in(from: &Path, place: impl KeyPlace + 'static) -> Result<Self, VaultError> {
-        let from = Directory::at(from);
-        ask(&place, |place| {
-            let keys = from.open(Opening::Read, &ShopKeys::random()?)?;
-            if place.open(Opening::Make, &keys)? != keys {
-                return Err(VaultError::Taken { place: place.to_string() });
-            }
-            let mut after = None;
-            loop {
-                let page = from.subjects(after, PAGE)?;
-                let Some((last, _)) = page.last() else { return Ok(()) };
-                after = Some(*last);
-                place.create_subjects(&page)?;
-            }
-        })?;
+        ask(&place, |place| fill(&Directory::at(from), place))?;
         Self::open_in(place, Opening::Existing)
+    }
+
+    /// Copies all keys into a place that has none, without a copy in between. What was interrupted can be done again, and brings keys that are
+    /// new since then; a place that has a key that is not here is refused.
+    pub fn copy_in(&self, place: impl KeyPlace + 'static) -> Result<Self, VaultError> {
+        self.vault
+            .ask(|from| refuse_others(from, &place).and_then(|()| fill(from, &place)))?;
+        Self::open_in(place, Opening::Existing)
+    }
+
+    /// The same with a directory. It has its name once all keys are in it; until then it has the same with `.part` behind it.
+    pub fn copy_in_directory(&self, dir: &Path) -> Result<Self, VaultError> {
+        let place = Directory::at(dir);
+        self.vault.ask(|from| {
+            if place.has_vault()? {
+                return refuse_others(from, &place).and_then(|()| fill(from, &place));
+            }
+            directory::as_a_whole(dir, |part| copy(from, part))
+        })?;
+        Self::open_existing(dir)
     }
 }
 
@@ -443,6 +450,41 @@ fn ask<T>(place: &dyn KeyPlace, question: impl FnOnce(&dyn KeyPlace) -> T) -> T 
 fn copy(from: &dyn KeyPlace, to: &Path) -> Result<(), VaultError> {
     let keys = from.open(Opening::Read, &ShopKeys::random()?)?;
     directory::write_copy(to, &keys, |after| from.subjects(after, PAGE))
+}
+
+/// Puts all keys into another place, which has none, or the same.
+fn fill(from: &dyn KeyPlace, to: &dyn KeyPlace) -> Result<(), VaultError> {
+    let keys = from.open(Opening::Read, &ShopKeys::random()?)?;
+    if to.open(Opening::Make, &keys)? != keys {
+        return Err(VaultError::Taken { place: to.to_string() });
+    }
+    let mut after = None;
+    loop {
+        let page = from.subjects(after, PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(*last);
+        to.create_subjects(&page)?;
+    }
+}
+
+/// Whoever has been erased since an earlier copy would have a key again.
+fn refuse_others(from: &dyn KeyPlace, to: &dyn KeyPlace) -> Result<(), VaultError> {
+    match to.open(Opening::Read, &ShopKeys::random()?) {
+        Ok(_) => {}
+        Err(VaultError::Missing { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let mut after = None;
+    loop {
+        let page = to.subjects(after, PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(*last);
+        for (subject, key) in &page {
+            if from.subject(*subject)?.as_ref() != Some(key) {
+                return Err(VaultError::Taken { place: to.to_string() });
+            }
+        }
+    }
 }
 
 impl fmt::Debug for KeyVault {

@@ -457,6 +457,59 @@ fn a_shop_moves_from_a_directory_into_a_database() {
 }
 
 #[test]
+fn keys_go_from_place_to_place_without_a_copy_in_between_and_what_was_interrupted_is_finished() {
+    let folder = tempfile::tempdir().expect("a scratch directory");
+    let before = KeyVault::open(&folder.path().join("keys")).expect("a vault");
+    let mut people = Vec::new();
+    let mut register = |many: usize| {
+        for _ in 0..many {
+            let subject = new_subject(&before);
+            people.push((subject, before.seal(subject, ADDRESS).expect("sealed")));
+        }
+        people.clone()
+    };
+    let same = |after: &KeyVault, people: &[(Uuid, String)]| {
+        assert_eq!(after.blind_index("a@b.c"), before.blind_index("a@b.c"));
+        assert_eq!(after.token_keys().jwks(), before.token_keys().jwks());
+        for (subject, sealed) in people {
+            assert_eq!(opened(after, *subject, sealed), Some(ADDRESS.to_owned()));
+        }
+    };
+    before.rotate_token_keys().expect("rotated");
+    let (first, second) = (Postgres::shared().database(), Postgres::shared().database());
+    let place = |database: &Database| PostgresKeys::at(&address(database.url())).expect("threads");
+    let directory = folder.path().join("back/keys");
+    // What an earlier one left, who was interrupted.
+    std::fs::create_dir_all(folder.path().join("back/keys.part/subjects/00")).expect("made");
+    for many in [1100, 3] {
+        let people = register(many);
+        let in_first = before.copy_in(place(&first)).expect("from a directory into a database");
+        let in_second = in_first.copy_in(place(&second)).expect("from one database into another");
+        let in_directory = in_second.copy_in_directory(&directory).expect("back into a directory");
+        for vault in [&in_first, &in_second, &in_directory] {
+            same(vault, &people);
+        }
+        assert!(!folder.path().join("back/keys.part").exists());
+    }
+    // Who was erased meanwhile would have a key again, and keys of others are nobody's to add to.
+    let gone = register(0)[0].0;
+    before.erase_subject(gone).expect("erased");
+    assert!(matches!(before.copy_in(place(&first)), Err(VaultError::Taken { .. })));
+    assert!(matches!(before.copy_in_directory(&directory), Err(VaultError::Taken { .. })));
+    let other = folder.path().join("other");
+    std::fs::create_dir_all(&other).expect("made");
+    std::fs::write(other.join("notes"), "mine").expect("written");
+    assert!(matches!(before.copy_in_directory(&other), Err(VaultError::NotEmpty { .. })));
+    std::fs::create_dir_all(folder.path().join("new.part")).expect("made");
+    std::fs::write(folder.path().join("new.part/notes"), "mine").expect("written");
+    assert!(matches!(
+        before.copy_in_directory(&folder.path().join("new")),
+        Err(VaultError::Foreign { .. })
+    ));
+    assert!(other.join("notes").exists() && folder.path().join("new.part/notes").exists());
+}
+
+#[test]
 fn a_role_that_only_reads_opens_and_makes_nothing() {
     let database = Postgres::shared().database();
     let vault = made(&database);
