@@ -9,29 +9,28 @@ mod old;
 
 use std::{
     collections::VecDeque,
-    io::{IsTerminal as _, Write as _, stderr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use clap::Args;
 use event_store::{
-    Batch, CommitError, Event, EventStore, GIVEN_UP, Head, LogReader, LogWriter, Shards, StoreError, StreamId, batch_hash, verify_chain,
+    Batch, CommitError, Event, EventStore, GIVEN_UP, Head, KEPT, LogReader, LogWriter, Shards, StoreError, StreamId, batch_hash,
+    verify_chain,
 };
 use event_store_postgres::PostgresStore;
 use event_store_sqlite::SqliteStore;
 use key_vault::Opening;
-use postgres_session::{Address, Session};
+use postgres_session::Address;
 use uuid::{Uuid, uuid};
 
 use crate::{
     failure::Failure,
+    new_log::{self, Progress, refuse_other_files, refuse_other_tables},
     places,
-    serve::{self, Signals},
     settings::{KeysPlace, Place, Settings},
 };
 use judge::{Judged, Renaming};
@@ -42,9 +41,6 @@ const NAMESPACE: Uuid = uuid!("6a9c8f0e-3d5b-5c1a-9e42-7b1d0c64a5f3");
 
 /// Whoever adopts, whatever process it is: the next one goes on with what the one before left.
 pub(crate) const ADOPTER: Uuid = uuid!("ad097000-0000-5000-8000-000000000000");
-
-/// The last heartbeat of one who adopts, the end of the year 9999: nobody else takes a log that is not complete.
-const UNTIL_COMPLETE: i64 = 253_402_300_799_000_000;
 
 /// Where the original id of a stream stays when it is no UUID: a member of the metadata of each of its events.
 const ORIGINAL_ID: &str = "originalId";
@@ -84,22 +80,7 @@ pub(crate) struct AdoptArgs {
 pub(crate) fn run(settings: &Settings, arguments: AdoptArgs) -> Result<(), Failure> {
     settings.check_supported()?;
     let settings = settings.clone();
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    serve::on_runtime(async move {
-        let mut signals = Signals::listen()?;
-        let mut work = tokio::task::spawn_blocking(move || adopt(&settings, &arguments, &stopped));
-        let done = tokio::select! {
-            done = &mut work => done,
-            () = signals.next() => {
-                stop.store(true, Ordering::Relaxed);
-                work.await
-            }
-        };
-        let summary = done.map_err(|_| Failure::failed("the adoption panicked"))??;
-        print!("{summary}");
-        Ok(())
-    })
+    new_log::run("the adoption", move |stop| adopt(&settings, &arguments, stop))
 }
 
 fn adopt(settings: &Settings, arguments: &AdoptArgs, stop: &AtomicBool) -> Result<String, Failure> {
@@ -108,7 +89,7 @@ fn adopt(settings: &Settings, arguments: &AdoptArgs, stop: &AtomicBool) -> Resul
     let mut target = Target::open(settings, &from)?;
     let old = Old::open(from.named("jangbu adopt"), &arguments.table)?;
     let page = (MOST_BYTES / old.largest.max(1)).clamp(1, MOST_ROWS);
-    let mut progress = Progress::of(old.rows);
+    let mut progress = Progress::of("rows", old.rows);
     let now = jiff::Timestamp::now().as_microsecond();
 
     let judged = judge::every_row(&old, arguments, page, now, &mut |read| proceed(stop, &mut progress, "read", read))?;
@@ -127,15 +108,9 @@ fn adopt(settings: &Settings, arguments: &AdoptArgs, stop: &AtomicBool) -> Resul
 }
 
 fn address_of(arguments: &AdoptArgs) -> Result<Address, Failure> {
-    let text = match (&arguments.from, &arguments.from_file) {
-        (Some(url), _) => url.clone(),
-        (None, Some(file)) => {
-            std::fs::read_to_string(file).map_err(|error| Failure::wrong(format_args!("{} cannot be read: {error}", file.display())))?
-        }
-        (None, None) => return Err(Failure::wrong("name the old database with --from or --from-file")),
-    };
-    text.trim()
-        .parse()
+    let text = new_log::named(arguments.from.as_ref(), arguments.from_file.as_deref())?;
+    let text = text.ok_or_else(|| Failure::wrong("name the old database with --from or --from-file"))?;
+    text.parse()
         .map_err(|error| Failure::wrong(format_args!("the old database: {error}")))
 }
 
@@ -204,7 +179,7 @@ impl Target {
                 Arc::new(SqliteStore::open(&settings.data)?)
             }
             Place::Postgres(address) => {
-                refuse_other_tables(address, from)?;
+                refuse_other_tables(address, address.is_same_database(from))?;
                 Arc::new(PostgresStore::open(address)?)
             }
             Place::Esdb(_) => {
@@ -314,7 +289,7 @@ impl Target {
                     "the log has got events while it was looked at; name an empty database or directory",
                 ));
             }
-            writer.heartbeat(number, shard.head.epoch, UNTIL_COMPLETE).map_err(not_written)?;
+            writer.heartbeat(number, shard.head.epoch, KEPT).map_err(not_written)?;
         }
         self.writer = Some(writer);
         Ok(())
@@ -472,80 +447,6 @@ fn in_use(error: StoreError) -> Failure {
             "the log is held by another process ({holder}); adopt into one that nobody serves"
         )),
         other => other.into(),
-    }
-}
-
-/// A directory becomes a data directory only when it holds nothing else.
-fn refuse_other_files(data: &Path) -> Result<(), Failure> {
-    if data.join("log.db").exists() {
-        return Ok(());
-    }
-    match std::fs::read_dir(data).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => Err(Failure::wrong(format_args!(
-            "{} is not empty; name a new or an empty directory with --data",
-            data.display()
-        ))),
-        Ok(false) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Failure::wrong(format_args!("{} cannot be looked at: {error}", data.display()))),
-    }
-}
-
-/// The old database stays as it is: not even the tables of a log are made there, whatever name the server is called by.
-fn refuse_other_tables(address: &Address, from: &Address) -> Result<(), Failure> {
-    const IS_OTHER: &str = "SELECT to_regclass('events') IS NOT NULL AND to_regclass('log_head') IS NULL";
-    let patience = Duration::from_secs(10);
-    let session = Session::open(address, "", patience).map_err(|error| Failure::failed(format_args!("{address}: {error}")))?;
-    let found = session.query_opt(IS_OTHER, &[]);
-    let found = found.map_err(|error| Failure::failed(format_args!("{address}: {error}")))?;
-    if address.is_same_database(from) || found.is_some_and(|row| row.get(0)) {
-        return Err(Failure::wrong(format_args!(
-            "JANGBU_STORE names {address}, which holds events of another program; name an empty database"
-        )));
-    }
-    Ok(())
-}
-
-/// Shown on a terminal as it goes, elsewhere from time to time.
-struct Progress {
-    rows: u64,
-    shown: Instant,
-    terminal: bool,
-    begun: bool,
-}
-
-impl Progress {
-    fn of(rows: u64) -> Self {
-        Self {
-            rows,
-            shown: Instant::now(),
-            terminal: stderr().is_terminal(),
-            begun: false,
-        }
-    }
-
-    fn at(&mut self, what: &str, rows: u64) {
-        let every = Duration::from_millis(if self.terminal { 100 } else { 5_000 });
-        if self.shown.elapsed() < every {
-            return;
-        }
-        self.shown = Instant::now();
-        self.begun = true;
-        let (before, after) = if self.terminal { ("\r\x1b[K", "") } else { ("", "\n") };
-        // Nobody reads a closed standard error.
-        let _ = write!(stderr(), "{before}{what} {rows}/{} rows{after}", self.rows);
-    }
-
-    fn clear(&mut self) {
-        if self.terminal && std::mem::take(&mut self.begun) {
-            let _ = write!(stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.clear();
     }
 }
 

@@ -8,7 +8,7 @@ use event_store_postgres::Roles;
 use crate::{
     adopt, attack, bench, copies,
     failure::Failure,
-    generate, health, places, serve,
+    generate, health, move_log, places, serve,
     settings::{Flags, Settings},
     simulator,
 };
@@ -57,6 +57,11 @@ enum Command {
     ///
     /// The log is the one that the settings name, and has to be empty. Interrupted, it goes on when it is run again.
     Adopt(adopt::AdoptArgs),
+    /// Moves a shop that is stopped: its log and its keys, from files into databases, or back.
+    ///
+    /// They go to where the settings name them, which has to be empty. The old log is kept from being served again. Interrupted, it goes on when
+    /// it is run again.
+    Move(move_log::MoveArgs),
     /// Makes a data directory with the past of a shop in it, the same for the same seed: for trying out, and for measuring.
     ///
     /// The shop has several sellers, stock that runs out and comes in again, balances, cards of all kinds, and everything that goes wrong with
@@ -262,6 +267,12 @@ fn run(config: Option<&PathBuf>, command: Command) -> Result<(), Failure> {
                 data: arguments.data.clone(),
             };
             adopt::run(&Settings::read(&flags(data))?, arguments)
+        }
+        Command::Move(arguments) => {
+            let data = DataArgs {
+                data: arguments.data.clone(),
+            };
+            move_log::run(&Settings::read(&flags(data))?, arguments)
         }
         Command::Generate(arguments) => {
             let data = DataArgs {

@@ -7,7 +7,10 @@ use key_vault::VaultError;
 use payment_gateway_simulator::SimulatorError;
 use projections_sqlite::OpenError;
 
-use crate::adopt::ADOPTER;
+use crate::{
+    adopt::ADOPTER,
+    move_log::{MOVED, MOVER},
+};
 
 /// Why the program ends.
 #[derive(Debug)]
@@ -80,6 +83,13 @@ impl From<StoreError> for Failure {
             StoreError::Foreign(_) | StoreError::Corrupt(_) => Self::wrong(error),
             StoreError::Held { holder, .. } if holder.contains(&ADOPTER.to_string()) => Self::failed(
                 "the log is not complete: `jangbu adopt` writes it, or was interrupted; run that again, and it goes on behind what is there",
+            ),
+            StoreError::Held { holder, .. } if holder.contains(&MOVER.to_string()) => Self::failed(
+                "the log is not complete: `jangbu move` copies it, or was interrupted; run that again, and it goes on behind what is there",
+            ),
+            StoreError::Held { holder, .. } if holder.contains(&MOVED.to_string()) => Self::wrong(
+                "this log has moved (`jangbu move`): a shop that went on from here would have another history; serve it where it is now, \
+                 or move it back into a new place",
             ),
             StoreError::Held { holder, .. } => Self::failed(format_args!(
                 "the data directory is in use by another process ({holder}); stop that one first, or name another directory with --data"

@@ -15,6 +15,8 @@ mod health;
 mod hints;
 mod http_server;
 mod kafka;
+mod move_log;
+mod new_log;
 mod places;
 mod root_page;
 mod serve;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use event_store::{DirectoryLock, EventStore, LogReader, Shards, StoreError};
+use event_store::{DirectoryLock, EventStore, LogReader, Shards, StoreError, holder_of};
 use event_store_eventstoredb::EsdbStore;
 use event_store_postgres::{PostgresStore, Roles};
 use event_store_sqlite::SqliteStore;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     failure::Failure,
+    move_log::{MOVED, MOVER},
     serve::{ADDRESS, publish},
     settings::{KeysPlace, Place, Role, Settings},
 };
@@ -24,7 +25,7 @@ use crate::{
 const INSTANCE: &str = "instance";
 
 /// Where the index of a log on EventStoreDB is kept: it is made anew when it is missing.
-const INDEX: &str = "index";
+pub(crate) const INDEX: &str = "index";
 
 /// How often a process that stands by asks whether it may take over.
 const STAND_BY: Duration = Duration::from_millis(500);
@@ -104,6 +105,9 @@ impl Log {
         {
             wait_until_free(store.as_ref(), known.unwrap_or(shards), instance, waiting)?;
         }
+        if waiting.is_some() && writes {
+            refuse_moved(store.as_ref(), reader.as_ref())?;
+        }
         let heads = heads(reader.as_ref(), shards)?;
         Ok(Self {
             store,
@@ -171,6 +175,7 @@ fn wait_until_free(store: &dyn EventStore, shards: Shards, instance: Uuid, waiti
     for shard in shards.all() {
         while let Err(error) = writer.take(shard, instance, jiff::Timestamp::now().as_microsecond()) {
             match &error {
+                StoreError::Held { holder, .. } if is_of_a_move(holder) => return Err(error.into()),
                 StoreError::Held { holder, .. } if !waited => {
                     waiting("another process holds the log: standing by, to take over when it goes");
                     tracing::info!(shard, %holder, "another process holds the log: standing by, to take over when it goes");
@@ -185,6 +190,19 @@ fn wait_until_free(store: &dyn EventStore, shards: Shards, instance: Uuid, waiti
         }
     }
     Ok(())
+}
+
+/// A log that has moved, or is not all there yet, is served by nobody; engines that are assigned their shards would not ask for the holder.
+fn refuse_moved(store: &dyn EventStore, reader: &dyn LogReader) -> Result<(), Failure> {
+    // Of the shards of a log that moves the first is the first to be kept.
+    match holder_of(0, reader, store.writer()?.as_mut())? {
+        Some(holder) if is_of_a_move(&holder) => Err(StoreError::Held { shard: 0, holder }.into()),
+        _ => Ok(()),
+    }
+}
+
+fn is_of_a_move(holder: &str) -> bool {
+    [MOVER, MOVED].iter().any(|instance| holder.contains(&instance.to_string()))
 }
 
 /// Brings everything to the versions of this program, and gives roles of the log's database what they need.
@@ -256,7 +274,7 @@ pub(crate) fn heads(reader: &dyn LogReader, shards: Shards) -> Result<Vec<u64>, 
 }
 
 /// A directory without a log is made a data directory only when it holds nothing else.
-fn refuse_foreign(data: &Path) -> Result<(), Failure> {
+pub(crate) fn refuse_foreign(data: &Path) -> Result<(), Failure> {
     let unusable = |error: std::io::Error| Failure::failed(format_args!("the data directory {} cannot be used: {error}", data.display()));
     let entries = match std::fs::read_dir(data) {
         Ok(entries) => entries,
