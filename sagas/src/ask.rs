@@ -68,6 +68,9 @@ pub enum ProviderCall {
         amount: Money,
         /// Counted from 1.
         attempt: u32,
+        /// How often the provider has refused it so far.
+        #[serde(default, skip_serializing_if = "crate::is_zero")]
+        refusals: u32,
     },
 }
 
@@ -89,11 +92,14 @@ impl ProviderCall {
         }
     }
 
-    /// The key under which the provider does this once, however often it is asked. All attempts of a payment share it.
+    /// The key under which the provider does this once, however often it is asked. All attempts of a payment share it, but for a
+    /// cancellation after it was refused: under the same key the provider would give the same answer for 15 days, whatever has changed
+    /// (<https://docs.tosspayments.com/guides/using-api/idempotency-key>), and nothing was given back under that one.
     pub fn idempotency_key(&self) -> String {
         match self {
             Self::Charge { payment, .. } | Self::Status { payment, .. } => format!("charge-{payment}"),
-            Self::Cancel { payment, .. } => format!("cancel-{payment}"),
+            Self::Cancel { payment, refusals: 0, .. } => format!("cancel-{payment}"),
+            Self::Cancel { payment, refusals, .. } => format!("cancel-{payment}-{refusals}"),
         }
     }
 }

@@ -40,3 +40,8 @@ pub fn question_delay(questions: u32) -> Option<Duration> {
     let index = usize::try_from(questions).ok()?;
     SECONDS.get(index).copied().map(Duration::from_secs)
 }
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}

@@ -12,7 +12,7 @@ use aggregates::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Ask, ProviderCall, Seen, Settings, question_delay};
+use crate::{Ask, ProviderCall, Seen, Settings, is_zero, question_delay};
 
 /// The stored name of a purchase's stream; its id is the order's.
 pub const KIND: &str = "purchase";
@@ -315,14 +315,12 @@ pub struct Purchase {
     /// A request for the money may be on its way still, whatever is said of another one: an answer was missing, or a person answered instead.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     doubtful: bool,
+    /// How often the provider has refused to give the money back.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    refusals: u32,
     /// The last step was no news.
     #[serde(skip)]
     repeated: bool,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(count: &u32) -> bool {
-    *count == 0
 }
 
 /// Which purchase an event concerns, and what it learns from it.
@@ -656,7 +654,9 @@ impl Purchase {
             }
             Step::ReversalRefused { .. } => {
                 self.silent_since = None;
-                self.money == Funds::Reversing
+                let news = self.money == Funds::Reversing;
+                self.refusals += u32::from(news);
+                news
             }
             Step::Stuck => !std::mem::replace(&mut self.stuck, true),
             Step::Unstuck => std::mem::take(&mut self.stuck),
@@ -1184,6 +1184,7 @@ impl Purchase {
                 payment_key: key.clone(),
                 amount,
                 attempt,
+                refusals: self.refusals,
             }),
             None => Ask::Tell(Command::Wallet(placed.buyer, WalletCommand::Credit { payment, order, amount })),
         }]

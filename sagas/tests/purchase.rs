@@ -774,7 +774,14 @@ fn money_that_was_taken_after_all_goes_back_whatever_a_person_said() {
 fn what_the_provider_will_not_give_back_is_asked_for_again_or_given_back_by_hand() {
     let mut world = not_given_back();
     world.operator(resume());
-    world.answer(Answer::Returned);
+    // Under the key of the first the provider would refuse again without looking.
+    let refused = world.answer(Answer::Refused);
+    world.operator(resume());
+    let unanswered = world.answer(Answer::NotReturned);
+    assert_ne!(unanswered.idempotency_key(), refused.idempotency_key());
+    world.wait();
+    let repeated = world.answer(Answer::Returned);
+    assert_eq!(repeated.idempotency_key(), unanswered.idempotency_key());
     world.assert_undone(FailureCode::CancelledByBuyer);
 
     let mut world = not_given_back();
