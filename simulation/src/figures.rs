@@ -100,6 +100,8 @@ faults! {
     NotFoundThenFound = "not found, then found",
     /// The provider took the money long after it was asked.
     LateCharge = "charged late",
+    /// The provider refused a repeat while the first request was under way.
+    TurnedAway = "repeat refused while one is under way",
     /// The provider took the money after its order had been cancelled.
     LateSuccess = "charged after the end",
     /// The provider refused for good.

@@ -55,6 +55,8 @@ struct Account {
     cancel_failures: u32,
     /// Charges under way by themselves.
     pending: u32,
+    /// The attempt of the first of them.
+    pending_attempt: u32,
 }
 
 impl Provider {
@@ -159,6 +161,20 @@ impl Provider {
         if !account.charged_under.is_empty() && !key_alone {
             return said(unknown(call, "the provider answered 400 ALREADY_PROCESSED_PAYMENT"));
         }
+        let ProviderCall::Charge { attempt, .. } = call else {
+            return said(unknown(call, "no charge"));
+        };
+        // A copy that the network made is the same request, and known by its key.
+        if account.pending > 0
+            && *attempt > account.pending_attempt
+            && let Charging::Late { turns_away: true, .. } = behaviour
+        {
+            faults.count(Fault::TurnedAway, 1);
+            return said(Outcome::Charge(ChargeOutcome::Declined {
+                code: "NOT_FOUND_PAYMENT_SESSION".to_owned(),
+                message: "there is no such session".to_owned(),
+            }));
+        }
         if account.pending > 0 {
             return said(unknown(call, "the provider answered 409 IDEMPOTENT_REQUEST_PROCESSING"));
         }
@@ -194,8 +210,9 @@ impl Provider {
                     ..said(unknown(call, "the provider answered 500"))
                 }
             }
-            Charging::Late { after } => {
+            Charging::Late { after, .. } => {
                 account.pending += 1;
+                account.pending_attempt = *attempt;
                 faults.count(Fault::LateCharge, 1);
                 Word {
                     lost: true,

@@ -536,7 +536,24 @@ const SCENARIOS: &[Scenario] = &[
         name: "money taken after the order was cancelled",
         ends: &["CANCELLED_BY_BUYER"],
         several: false,
-        script: || cancelled_by(true, 2 * SECOND, Charging::Late { after: HOUR }, Cancelling::Done),
+        script: || {
+            let late = Charging::Late {
+                after: HOUR,
+                turns_away: false,
+            };
+            cancelled_by(true, 2 * SECOND, late, Cancelling::Done)
+        },
+    },
+    Scenario {
+        name: "a repeat is refused, and the first request takes the money",
+        ends: &["PAYMENT_DECLINED"],
+        several: false,
+        script: || {
+            one(Paid::Card).charging(Charging::Late {
+                after: HOUR,
+                turns_away: true,
+            })
+        },
     },
     Scenario {
         name: "nobody knows whether the money went back",

@@ -241,6 +241,8 @@ pub(crate) enum Charging {
     Late {
         /// How much later.
         after: i64,
+        /// Until then a repeat is refused as if nothing was under way.
+        turns_away: bool,
     },
     /// The money is taken; for a while nobody finds the payment.
     Hidden {
@@ -744,6 +746,7 @@ fn payment(chance: &mut Chance) -> Payment {
         2 | 3 => Charging::Fails { times, after_effect },
         4 | 5 => Charging::Late {
             after: chance.span(SECOND, 3 * HOUR),
+            turns_away: after_effect,
         },
         6 => Charging::Hidden {
             until: chance.span(SECOND, HOUR),
