@@ -105,6 +105,8 @@ struct Order {
     of_balance: bool,
     placed_at: i64,
     until: i64,
+    /// An answer about the money was missing, or a person answered instead of the provider.
+    doubtful: bool,
     /// When the provider was first asked for the money.
     requested_at: Option<i64>,
     payment: Uuid,

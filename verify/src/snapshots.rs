@@ -140,7 +140,7 @@ fn compare(reader: &dyn LogReader, snapshot: &Snapshot, mut fold: Fold) -> Resul
 
 /// Names the shape of a state, as the engine does when it writes a snapshot (`engine/src/core/cascade.rs`).
 fn shape(kind: &str, initial: &[u8]) -> Hash {
-    const REVISION: u32 = 3;
+    const REVISION: u32 = 4;
     let mut hasher = blake3::Hasher::new();
     hasher.update(&REVISION.to_le_bytes()).update(kind.as_bytes()).update(initial);
     *hasher.finalize().as_bytes()

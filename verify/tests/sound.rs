@@ -10,8 +10,8 @@ use std::sync::{
 use event_store::{EventStore, MemoryStore};
 use event_store_sqlite::SqliteStore;
 use uuid::Uuid;
-use verify::{Invariant, Options, Report, verify_log};
-use world::World;
+use verify::{Invariant, Options, Provided, Report, verify_log};
+use world::{Paid, World, key};
 
 fn options(world: &World) -> Options {
     Options {
@@ -95,4 +95,34 @@ fn snapshots_are_compared_with_the_fold() {
     let options = Options::default();
     let report = verify_log(sqlite.reader().expect("a reader").as_ref(), &options).expect("the log can be read");
     assert!(report.found(Invariant::Views) > 0, "{:#?}", report.findings);
+}
+
+#[test]
+fn money_that_a_refused_order_may_have_been_charged_is_a_finding_once_nobody_looks_for_it_any_more() {
+    let store = MemoryStore::new(Uuid::from_u128(7));
+    let mut world = World::open(&store);
+    world.place(60, Paid::Card(Some("declined-60")), &[(0, 1)]);
+    world.place(61, Paid::Card(Some("doubtful-61")), &[(0, 1)]);
+    world.settle();
+    let found = |order, quiescent| {
+        let charged = Provided {
+            charges: 1,
+            charged: 5_000,
+            ..Provided::default()
+        };
+        let options = Options {
+            ledger: Some([(key(order).uuid(), charged)].into_iter().collect()),
+            quiescent,
+            ..options(&world)
+        };
+        let report = verify_log(&store, &options).expect("the log can be read");
+        report
+            .findings
+            .iter()
+            .any(|finding| finding.what.contains("ledger and ours differ"))
+    };
+    // A refusal that nothing casts doubt on is the last word.
+    assert!(found(60, false) && found(60, true));
+    // A first request may be on its way, and is looked for.
+    assert!(!found(61, false) && found(61, true));
 }

@@ -185,7 +185,7 @@ pub(super) fn purchase_shape() -> Hash {
 
 /// The names of a state's members show in the JSON of its first value; what that does not show is counted here.
 pub(super) fn hash_shape(kind: &str, initial: &[u8]) -> Hash {
-    const REVISION: u32 = 3;
+    const REVISION: u32 = 4;
     let mut hasher = blake3::Hasher::new();
     hasher.update(&REVISION.to_le_bytes()).update(kind.as_bytes()).update(initial);
     *hasher.finalize().as_bytes()

@@ -313,7 +313,6 @@ fn is_doubtful(code: &str) -> bool {
                 | "UNAUTHORIZED_KEY"
                 | "INVALID_API_KEY"
                 | "INCORRECT_BASIC_AUTH_FORMAT"
-                | "FORBIDDEN_REQUEST"
                 | "NOT_FOUND"
         )
 }

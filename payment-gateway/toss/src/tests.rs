@@ -159,7 +159,6 @@ async fn what_leaves_doubt_is_unknown_and_a_final_no_is_declined() {
         // Of the shop's key, or of the address, and not of a payment.
         (400, r#"{"code":"INVALID_API_KEY","message":"x"}"#),
         (403, r#"{"code":"INCORRECT_BASIC_AUTH_FORMAT","message":"x"}"#),
-        (403, r#"{"code":"FORBIDDEN_REQUEST","message":"x"}"#),
         (404, r#"{"code":"NOT_FOUND","message":"x"}"#),
     ] {
         let gateway = answering(status, body).await;

@@ -273,6 +273,8 @@ impl Judge<'_> {
         let agrees = match order.pay {
             // The last word is not known to us yet.
             Pay::Asked | Pay::Over if !self.options.quiescent && order.requested_at.is_some() => ours.0 <= charged,
+            // A request may be on its way still, and is watched.
+            Pay::Declined if !self.options.quiescent && order.doubtful => ours.0 <= charged,
             Pay::Reversing | Pay::Disputed if !self.options.quiescent || order.attention() => ours.0 == charged && ours.1 <= cancelled,
             _ if order.attention() => true,
             // Charged and given back there without our doing.

@@ -57,6 +57,7 @@ impl Shop {
             }
             "outcome_unknown" | "status_asked" | "not_charged" => {
                 expect(order.requested_at.is_some(), &|| format!("{name} comes where nobody was asked"));
+                order.doubtful |= name == "outcome_unknown";
             }
             "captured" => {
                 let captured: OrderAmount<'_> = read(event)?;
@@ -123,6 +124,7 @@ impl Shop {
             "resolved" => {
                 let resolved: Resolved<'_> = read(event)?;
                 money = Some(resolved.amount);
+                order.doubtful = true;
                 if let Err(what) = order.resolve(resolved.outcome, resolved.amount.amount) {
                     expect(false, &|| what.clone());
                 }

@@ -386,6 +386,12 @@ impl World {
                 let lost = Outcome::Charge(ChargeOutcome::Unknown {
                     reason: "no answer within 5s".to_owned(),
                 });
+                // The first request is on its way still, and a repeat is refused.
+                if key.starts_with("doubtful") {
+                    let (code, message) = ("NOT_FOUND_PAYMENT_SESSION".to_owned(), "no such session".to_owned());
+                    let refused = Outcome::Charge(ChargeOutcome::Declined { code, message });
+                    return if *asked == 1 { lost } else { refused };
+                }
                 if key.starts_with("late") && *asked < 3 {
                     return lost;
                 }
