@@ -63,6 +63,7 @@ macro_rules! conformance_suite {
             "fencing" => a_live_holder_keeps_its_shard,
             "fencing" => who_holds_a_shard_is_told_and_a_kept_one_is_kept,
             "fencing" => a_shard_that_was_assigned_is_seized_from_a_live_holder,
+            "fencing" => a_shard_that_is_kept_is_not_seized,
             "fencing" => of_those_who_seize_a_shard_at_once_one_appends,
             "fencing" => writers_of_different_shards_go_on_beside_one_another,
             "fencing" => writers_that_take_over_one_another_leave_a_gapless_log,
@@ -537,6 +538,29 @@ pub fn a_shard_that_was_assigned_is_seized_from_a_live_holder(place: &impl Place
         "it is the seizer's, as if it had taken it: {held:?}"
     );
     verify_chain(&*reader(&store), 0).expect("sound");
+}
+
+/// A log that is not complete, or has moved, is nobody's to give: also who was given its shard waits until it is let go of.
+pub fn a_shard_that_is_kept_is_not_seized(place: &impl Place) {
+    let store = place.open();
+    let (keeper, other, now) = (Uuid::from_u128(1), Uuid::from_u128(2), 1_000_000_000);
+    let mut writer = store.writer().expect("a writer");
+    writer.take(0, other, now).expect("free");
+    let kept = writer.seize(0, keeper, KEPT).expect("from a live holder, at once kept");
+    for now in [now, KEPT - 1, KEPT, i64::MAX] {
+        let refused = writer.seize(0, other, now);
+        assert!(
+            matches!(&refused, Err(StoreError::Held { shard: 0, holder }) if holder.contains(&keeper.to_string())),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(reader(&store).head(0).expect("read"), Some(kept.clone()), "nobody was fenced");
+    writer.heartbeat(0, kept.epoch, KEPT).expect("its own");
+    let again = writer.seize(0, keeper, now).expect("its own, also under a new epoch");
+    assert_eq!(again.epoch, kept.epoch + 1);
+    // The time before that is one of somebody who lives.
+    writer.heartbeat(0, again.epoch, KEPT - 1).expect("its own");
+    writer.seize(0, other, now).expect("assigned");
 }
 
 /// Of two that seize a shard at the same time each gets an epoch, and only the later one's is worth something.

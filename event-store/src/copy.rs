@@ -190,9 +190,10 @@ pub fn give_away(from: &dyn LogReader, store: &dyn EventStore, how: Copying) -> 
         if !is_held_by(how.instance, shard, reader.as_ref(), to.as_mut())? {
             continue;
         }
-        let mut reached = to.take(shard, how.instance, KEPT)?.epoch;
+        let mut reached = reader.head(shard)?.map_or(0, |there| there.epoch);
         while reached < epoch {
-            reached = to.take(shard, how.instance, KEPT)?.epoch;
+            // Somebody may have it by now, of another one who gives it away: that one keeps it.
+            reached = to.take(shard, how.instance, how.now)?.epoch;
         }
         let_go(shard, reached, to.as_mut(), how.now)?;
     }

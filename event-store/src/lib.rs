@@ -57,7 +57,8 @@ pub const KEPT: i64 = 253_402_300_799_000_000;
 pub enum Claim {
     /// Its holder is silent, or has given it up.
     Vacant,
-    /// It is the writer's own by now, whatever its holder says: somebody who decides that for all writers has said so.
+    /// It is the writer's own by now, whatever its holder says: somebody who decides that for all writers has said so. But nobody decides
+    /// over a shard that is [kept](KEPT).
     Assigned,
 }
 
@@ -66,7 +67,7 @@ impl Claim {
     pub const fn gives_way(self, now: i64) -> i64 {
         match self {
             Self::Vacant => now.saturating_sub(HOLDER_EXPIRES_AFTER),
-            Self::Assigned => i64::MAX,
+            Self::Assigned => KEPT - 1,
         }
     }
 }
@@ -154,7 +155,7 @@ pub trait LogWriter: Send {
     /// A store that does not say how waits for the holder, as [`take`](Self::take) does.
     ///
     /// # Errors
-    /// The log cannot be read or written.
+    /// The log cannot be read or written; [`StoreError::Held`] when the shard is [kept](KEPT) by another instance.
     fn seize(&mut self, shard: u16, instance: uuid::Uuid, now: i64) -> Result<Head, StoreError> {
         self.take(shard, instance, now)
     }

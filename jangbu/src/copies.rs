@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use event_store::StoreError;
 use event_store_sqlite::SqliteStore;
 use key_vault::KeyVault;
 
-use crate::{failure::Failure, settings::Settings};
+use crate::{failure::Failure, move_log::CopyId, settings::Settings};
 
 const LOG: &str = "log";
 const KEYS: &str = "keys";
@@ -20,6 +21,7 @@ pub(crate) fn backup(settings: &Settings, to: &Path) -> Result<(), Failure> {
         )));
     }
     let (data, keys) = settings.directories("backup")?;
+    refuse_incomplete(data)?;
     SqliteStore::backup(data, &to.join(LOG))?;
     KeyVault::restore(keys, &to.join(KEYS))?;
     eprintln!(
@@ -28,6 +30,15 @@ pub(crate) fn backup(settings: &Settings, to: &Path) -> Result<(), Failure> {
         to.join(KEYS).display()
     );
     Ok(())
+}
+
+/// What is being copied or adopted is no shop yet. One that has moved may be copied: what is restored of it has moved too.
+fn refuse_incomplete(data: &Path) -> Result<(), Failure> {
+    let keeper = SqliteStore::open_read_only(data)?.keeper()?;
+    match keeper.filter(|(_, holder)| CopyId::of_moved(holder).is_none()) {
+        Some((shard, holder)) => Err(Failure::wrong(Failure::from(StoreError::Held { shard, holder }).line())),
+        None => Ok(()),
+    }
 }
 
 /// Puts the keys in place first: a data directory with a log is served, one with keys alone is not.

@@ -7,10 +7,7 @@ use key_vault::VaultError;
 use payment_gateway_simulator::SimulatorError;
 use projections_sqlite::OpenError;
 
-use crate::{
-    adopt::ADOPTER,
-    move_log::{MOVED, MOVER},
-};
+use crate::{adopt::ADOPTER, move_log::CopyId};
 
 /// Why the program ends.
 #[derive(Debug)]
@@ -84,10 +81,10 @@ impl From<StoreError> for Failure {
             StoreError::Held { holder, .. } if holder.contains(&ADOPTER.to_string()) => Self::failed(
                 "the log is not complete: `jangbu adopt` writes it, or was interrupted; run that again, and it goes on behind what is there",
             ),
-            StoreError::Held { holder, .. } if holder.contains(&MOVER.to_string()) => Self::failed(
+            StoreError::Held { holder, .. } if CopyId::of_mover(&holder).is_some() => Self::failed(
                 "the log is not complete: `jangbu move` copies it, or was interrupted; run that again, and it goes on behind what is there",
             ),
-            StoreError::Held { holder, .. } if holder.contains(&MOVED.to_string()) => Self::wrong(
+            StoreError::Held { holder, .. } if CopyId::of_moved(&holder).is_some() => Self::wrong(
                 "this log has moved (`jangbu move`): a shop that went on from here would have another history; serve it where it is now, \
                  or move it back into a new place",
             ),

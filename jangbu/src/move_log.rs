@@ -2,8 +2,9 @@
 //!
 //! Two shops that went on from one log would have two histories. So the copy is kept from everybody until it is complete and compared, then the
 //! old log is kept from everybody for ever, and only then is the copy given away. Each step finds out what the ones before have done: one that was
-//! interrupted is run again.
+//! interrupted is run again. Of several copies that were begun the one is given away that the old log was given up for.
 
+mod copy_id;
 mod keys;
 mod source;
 
@@ -17,12 +18,11 @@ use std::{
 };
 
 use clap::Args;
-use event_store::{CommitError, CopyError, Copying, DirectoryLock, EventStore, LogCopy, StoreError, check_copy, give_away};
+use event_store::{CommitError, CopyError, Copying, DirectoryLock, EventStore, LogCopy, StoreError, check_copy, give_away, holder_of};
 use event_store_eventstoredb::EsdbStore;
 use event_store_postgres::PostgresStore;
 use event_store_sqlite::SqliteStore;
 use secrecy::ExposeSecret as _;
-use uuid::{Uuid, uuid};
 
 use crate::{
     failure::Failure,
@@ -30,14 +30,9 @@ use crate::{
     places::{INDEX, refuse_foreign},
     settings::{Place, Settings},
 };
+pub(crate) use copy_id::CopyId;
 use keys::Keys;
 use source::{Found, Source};
-
-/// Has a log that is not all there yet, whatever process it is: the next one goes on with what the one before left.
-pub(crate) const MOVER: Uuid = uuid!("307e0000-0000-5000-8000-000000000000");
-
-/// Has a log that has moved.
-pub(crate) const MOVED: Uuid = uuid!("307e0000-0000-5000-8000-000000000001");
 
 /// The relay of every shop keeps its place under this name.
 const RELAY: &str = "relay";
@@ -74,16 +69,17 @@ fn move_shop(settings: &Settings, arguments: &MoveArgs, stop: &AtomicBool) -> Re
     source.refuse_other_shards(settings.shards)?;
     let keys = Keys::named(arguments, source.directory(), settings)?;
     let done = match source.hold()? {
-        Found::Moved => {
-            let target = finish(&mut source, settings)?;
+        Found::Moved(copy) => {
+            let target = finish(&source, copy, &keys, settings)?;
             format!("the log has moved to {}\n", target.place)
         }
         Found::Free => {
             let target = Target::open(settings, &source)?;
-            let events = target.fill(&source, &keys, stop)?;
+            let copy = target.copy_id()?;
+            let events = target.fill(copy, &source, &keys, stop)?;
             // From here on a stop would come too late, and what a crash leaves undone the next run does.
-            source.keep_for_ever()?;
-            target.give_away(&source)?;
+            source.keep_for_ever(copy)?;
+            target.give_away(copy, &source)?;
             format!(
                 "{events} events are in the log in {}; every hash of it was computed again\n",
                 target.place
@@ -94,8 +90,7 @@ fn move_shop(settings: &Settings, arguments: &MoveArgs, stop: &AtomicBool) -> Re
 }
 
 /// One that moved the log was interrupted after the old one was given up, and perhaps before the copy was given away.
-fn finish(source: &mut Source, settings: &Settings) -> Result<Target, Failure> {
-    source.keep_rest_for_ever()?;
+fn finish(source: &Source, copy: CopyId, keys: &Keys, settings: &Settings) -> Result<Target, Failure> {
     let elsewhere = || {
         Failure::wrong(format_args!(
             "the log in {} has moved already, and not to {}, which the settings name",
@@ -104,7 +99,11 @@ fn finish(source: &mut Source, settings: &Settings) -> Result<Target, Failure> {
         ))
     };
     let target = Target::open_again(settings, source)?.ok_or_else(elsewhere)?;
-    match give_away(source.reader.as_ref(), target.store.as_ref(), copying()) {
+    if !target.is_given_up_for(copy, source)? {
+        return Err(elsewhere());
+    }
+    keys.check_copied()?;
+    match give_away(source.reader.as_ref(), target.store.as_ref(), copying(copy)) {
         Ok(()) => Ok(target),
         Err(CopyError::Differs { .. }) => Err(elsewhere()),
         Err(error) => Err(not_copied(error, &target.place)),
@@ -178,12 +177,42 @@ impl Target {
         })
     }
 
+    /// Of the copy that was begun in it, or of a new one.
+    fn copy_id(&self) -> Result<CopyId, StoreError> {
+        let (reader, mut writer) = (self.store.reader()?, self.store.writer()?);
+        for shard in reader.shards()? {
+            let holder = holder_of(shard, reader.as_ref(), writer.as_mut())?;
+            if let Some(begun) = holder.and_then(|holder| CopyId::of_mover(&holder)) {
+                return Ok(begun);
+            }
+        }
+        Ok(CopyId::new())
+    }
+
+    /// Whether it is the copy that the log was given up for, when all of it was there: it is kept as that one, or was given away.
+    fn is_given_up_for(&self, copy: CopyId, source: &Source) -> Result<bool, StoreError> {
+        let (reader, mut writer) = (self.store.reader()?, self.store.writer()?);
+        for head in source.reader.heads()? {
+            let Some(there) = reader.head(head.shard)? else { return Ok(false) };
+            let holder = holder_of(head.shard, reader.as_ref(), writer.as_mut())?;
+            let is_the_one = match holder.and_then(|holder| CopyId::of_mover(&holder)) {
+                Some(kept) => kept == copy,
+                // Whatever was given away is under a later epoch than what it was given away for.
+                None => there.epoch > head.epoch,
+            };
+            if !is_the_one {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Copies what is not there yet: the keys before the events that need them. Says how many events there are.
-    fn fill(&self, source: &Source, keys: &Keys, stop: &AtomicBool) -> Result<u64, Failure> {
+    fn fill(&self, copy: CopyId, source: &Source, keys: &Keys, stop: &AtomicBool) -> Result<u64, Failure> {
         if self.store.reader()?.shards()?.is_empty() {
             keys.refuse_occupied()?;
         }
-        let copy = LogCopy::begin(source.reader.as_ref(), self.store.as_ref(), copying());
+        let copy = LogCopy::begin(source.reader.as_ref(), self.store.as_ref(), copying(copy));
         let mut copy = copy.map_err(|error| not_copied(error, &self.place))?;
         self.fill_held(&mut copy, source, keys, stop)
             .map_err(|failure| failure.with("; run it again, and it goes on behind what is there"))
@@ -228,8 +257,8 @@ impl Target {
         Ok(())
     }
 
-    fn give_away(&self, source: &Source) -> Result<(), Failure> {
-        give_away(source.reader.as_ref(), self.store.as_ref(), copying())
+    fn give_away(&self, copy: CopyId, source: &Source) -> Result<(), Failure> {
+        give_away(source.reader.as_ref(), self.store.as_ref(), copying(copy))
             .map_err(|error| not_copied(error, &self.place).with("; run it again to finish the move"))
     }
 }
@@ -243,9 +272,9 @@ fn place_of(settings: &Settings) -> String {
     }
 }
 
-fn copying() -> Copying {
+fn copying(copy: CopyId) -> Copying {
     Copying {
-        instance: MOVER,
+        instance: copy.mover(),
         now: now(),
     }
 }

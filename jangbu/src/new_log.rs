@@ -2,7 +2,7 @@
 
 use std::{
     io::{IsTerminal as _, Write as _, stderr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -47,6 +47,19 @@ pub(crate) fn named(text: Option<&String>, file: Option<&Path>) -> Result<Option
         (None, None) => return Ok(None),
     };
     Ok(Some(text.trim().to_owned()))
+}
+
+/// What was named, as a directory. What came out of a file is shown to nobody before it is known to be one: it may be an address of another
+/// form, with a password in it.
+pub(crate) fn directory(named: String, file: Option<&Path>) -> Result<PathBuf, Failure> {
+    let directory = PathBuf::from(named);
+    match file {
+        Some(file) if !directory.is_dir() => Err(Failure::wrong(format_args!(
+            "{} holds neither an address that begins with postgres:// nor the name of a directory that is there",
+            file.display()
+        ))),
+        _ => Ok(directory),
+    }
 }
 
 /// A directory becomes a data directory only when it holds nothing else.

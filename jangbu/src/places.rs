@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     failure::Failure,
-    move_log::{MOVED, MOVER},
+    move_log::CopyId,
     serve::{ADDRESS, publish},
     settings::{KeysPlace, Place, Role, Settings},
 };
@@ -202,7 +202,7 @@ fn refuse_moved(store: &dyn EventStore, reader: &dyn LogReader) -> Result<(), Fa
 }
 
 fn is_of_a_move(holder: &str) -> bool {
-    [MOVER, MOVED].iter().any(|instance| holder.contains(&instance.to_string()))
+    CopyId::of_mover(holder).or(CopyId::of_moved(holder)).is_some()
 }
 
 /// Brings everything to the versions of this program, and gives roles of the log's database what they need.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_store::{Copying, EventStore, KEPT, LogCopy};
+use event_store::{Copying, EventStore, GIVEN_UP, KEPT, LogCopy};
 use event_store_postgres::PostgresStore;
 use event_store_sqlite::SqliteStore;
 use key_vault::KeyVault;
@@ -21,9 +21,9 @@ use test_servers::{Database, Postgres, Proxy};
 use uuid::{Uuid, uuid};
 use verify::{Options, verify_log};
 
-/// docs/operations.md names both.
-const MOVER: Uuid = uuid!("307e0000-0000-5000-8000-000000000000");
-const MOVED: Uuid = uuid!("307e0000-0000-5000-8000-000000000001");
+/// Of one copy, as docs/operations.md names both.
+const MOVER: Uuid = uuid!("307e0000-0000-5000-8000-0123456789ab");
+const MOVED: Uuid = uuid!("307e0001-0000-5000-8000-0123456789ab");
 
 type Settings<'a> = &'a [(&'a str, &'a str)];
 
@@ -60,6 +60,12 @@ fn refused(output: &Output, words: &[&str]) {
     for words in words {
         assert!(said.contains(words), "{words:?} is not in: {said}");
     }
+    assert!(!said.contains("s3cret"), "{said}");
+}
+
+fn backup(data: &Path, to: &Path) -> Output {
+    let arguments = ["backup", "--to", text(to), "--data", text(data)];
+    command(&arguments, &[]).output().expect("the binary runs")
 }
 
 /// A shop that is started here ends at once, and says why.
@@ -316,13 +322,26 @@ fn what_cannot_be_moved_or_has_no_place_is_refused_in_one_line() {
     };
     hold(adopter)(KEPT);
     refused(&move_shop(&from, &new, &[]), &["is not complete", "run that to its end first"]);
-    hold(adopter)(event_store::GIVEN_UP);
+    refused(
+        &backup(&old, &place("copy")),
+        &["the log is not complete: `jangbu adopt` writes it"],
+    );
+    assert!(!place("copy").exists());
+    hold(adopter)(GIVEN_UP);
     assert_eq!(is_sound(&in_directory(&old)), events);
 
     // After all that it moves, and the old one is none to begin with.
     let fresh = place("fresh");
     moved(&move_shop(&from, &fresh, &[]));
     refused(&move_shop(&from, &new, &[]), &["has moved already"]);
+    // Where no keys are, or those of another shop, nobody is told that they may delete the old ones.
+    for name in ["keys", "no-keys"] {
+        let keys = place(name);
+        let output = move_shop(&from, &fresh, &[("JANGBU_KEYS", text(&keys))]);
+        refused(&output, &["the log has moved, but the keys in", "JANGBU_KEYS", "delete none"]);
+        assert!(output.stdout.is_empty());
+    }
+    assert!(moved(&move_shop(&from, &fresh, &[])).contains("delete them"));
     let named = Postgres::shared().database();
     let kept = place("fresh-keys");
     let store = [("JANGBU_STORE", named.url()), ("JANGBU_KEYS", text(&kept))];
@@ -350,7 +369,8 @@ fn one_that_is_interrupted_anywhere_leaves_a_log_that_nobody_serves_and_goes_on(
         sum.trim().parse().expect("a number")
     };
     let mut before = 0;
-    for (signal, code) in [("TERM", Some(130)), ("KILL", None)] {
+    // The last one comes when all events are there, and not yet what a log has beside them.
+    for (signal, code, enough) in [("TERM", Some(130), 1), ("KILL", None, 1), ("TERM", Some(130), events)] {
         network.delay(Duration::from_millis(20));
         let settings = [("JANGBU_STORE", slow.as_str()), ("JANGBU_KEYS", keys.url())];
         let mut moving = command(&["move", "--from", text(&old), "--data", text(&host)], &settings)
@@ -359,7 +379,8 @@ fn one_that_is_interrupted_anywhere_leaves_a_log_that_nobody_serves_and_goes_on(
             .spawn()
             .expect("it runs");
         let begun = Instant::now();
-        while there() <= before {
+        let enough = enough.max(before + 1);
+        while there() < enough {
             assert!(begun.elapsed() < shop::PATIENCE, "it writes");
             std::thread::sleep(shop::LOOK);
         }
@@ -369,7 +390,10 @@ fn one_that_is_interrupted_anywhere_leaves_a_log_that_nobody_serves_and_goes_on(
         network.mend();
         assert_eq!(moving.wait().expect("it ends").code(), code);
         before = there();
-        assert!((1..events).contains(&before), "it is interrupted on the way: {before}");
+        assert!(
+            before >= enough && (before == events) == (enough == events),
+            "it is interrupted on the way: {before}"
+        );
         // The half that is there is nobody's, and the old log is as it was.
         let settings = [("JANGBU_STORE", log.url()), ("JANGBU_KEYS", keys.url())];
         is_not_served(&host, &settings, "the log is not complete: `jangbu move`");
@@ -388,26 +412,132 @@ fn one_that_is_interrupted_anywhere_leaves_a_log_that_nobody_serves_and_goes_on(
     is_not_served(&old, &[], "this log has moved (`jangbu move`)");
 }
 
+/// What a mover does before it gives the old log up. It stops after so many steps behind the last event.
+fn copy_by_hand(old: &Path, new: &Path, steps: u64) {
+    let (from, to) = (SqliteStore::open(old).expect("the log"), SqliteStore::open(new).expect("a log"));
+    let (reader, mut writer) = (from.reader().expect("a reader"), from.writer().expect("a writer"));
+    let now = jiff::Timestamp::now().as_microsecond();
+    for shard in reader.shards().expect("read") {
+        let head = writer.take(shard, Uuid::new_v4(), now).expect("free");
+        writer.heartbeat(shard, head.epoch, GIVEN_UP).expect("its own");
+    }
+    let events: u64 = reader.heads().expect("read").iter().map(|head| head.position).sum();
+    let how = Copying { instance: MOVER, now };
+    let mut copy = LogCopy::begin(reader.as_ref(), &to, how).expect("begun");
+    KeyVault::restore(&old.join("keys"), &new.join("keys")).expect("its keys");
+    let mut left = steps;
+    let copied = copy.copy(&mut |copied| {
+        left -= u64::from(copied == events);
+        if left == 0 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    assert_eq!(copied.is_ok(), steps == u64::MAX, "{copied:?}");
+}
+
+fn give_up_by_hand(old: &Path, shards: &[u16]) {
+    let mut writer = SqliteStore::open(old).expect("the log").writer().expect("a writer");
+    for shard in shards {
+        writer.seize(*shard, MOVED, KEPT).expect("the shard");
+    }
+}
+
+#[test]
+fn of_two_copies_that_were_begun_the_one_that_was_finished_is_given_away() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let old = generated(&scratch, "100", "2");
+    let events = is_sound(&in_directory(&old));
+    let (half, whole, saved, restored) = (
+        scratch.path().join("half"),
+        scratch.path().join("whole"),
+        scratch.path().join("saved"),
+        scratch.path().join("restored"),
+    );
+    // All events of both shards, under the newest epoch, and nothing of what belongs to no shard.
+    copy_by_hand(&old, &half, 2);
+    let from = ["--from", text(&old)];
+    moved(&move_shop(&from, &whole, &[]));
+    for _ in 0..2 {
+        refused(&move_shop(&from, &half, &[]), &["has moved already", "and not to"]);
+        is_not_served(&half, &[], "the log is not complete: `jangbu move`");
+    }
+    assert!(moved(&move_shop(&from, &whole, &[])).starts_with("the log has moved to"));
+    assert_eq!(is_sound(&in_directory(&whole)), events);
+
+    // What is not complete is not backed up; what has moved has moved in its backup too.
+    refused(&backup(&half, &saved), &["the log is not complete: `jangbu move`"]);
+    assert_eq!(backup(&old, &saved).status.code(), Some(0));
+    let arguments = ["restore", "--from", text(&saved), "--data", text(&restored)];
+    assert!(command(&arguments, &[]).output().expect("the binary runs").status.success());
+    is_not_served(&restored, &[], "this log has moved (`jangbu move`)");
+    assert_eq!(is_sound(&in_directory(&restored)), events);
+}
+
+#[test]
+fn one_that_ended_when_some_shards_were_given_up_has_not_moved_yet_and_may_go_elsewhere() {
+    for elsewhere in [false, true] {
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        let old = generated(&scratch, "30", "3");
+        let events = is_sound(&in_directory(&old));
+        let (new, other) = (scratch.path().join("new"), scratch.path().join("other"));
+        copy_by_hand(&old, &new, u64::MAX);
+        give_up_by_hand(&old, &[0, 1]);
+        is_not_served(&old, &[], "this log has moved (`jangbu move`)");
+        let target = if elsewhere { &other } else { &new };
+        let summary = moved(&move_shop(&["--from", text(&old)], target, &[]));
+        assert!(summary.starts_with(&format!("{events} events are in the log in")), "{summary}");
+        is_not_served(&old, &[], "this log has moved (`jangbu move`)");
+        assert_eq!(is_sound(&in_directory(target)), events);
+        if elsewhere {
+            refused(&move_shop(&["--from", text(&old)], &new, &[]), &["has moved already"]);
+            is_not_served(&new, &[], "the log is not complete: `jangbu move`");
+        }
+    }
+}
+
+#[test]
+fn what_is_in_a_file_is_not_shown() {
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let old = generated(&scratch, "3", "1");
+    let (file, new) = (scratch.path().join("secret.url"), scratch.path().join("new"));
+    for content in [
+        "host=db user=owner password=s3cret",
+        "postgres:/owner:s3cret@db/jangbu",
+        "mysql://owner:s3cret@db/jangbu",
+        "postgres://owner:s3cret@db:no-port/jangbu",
+        "",
+    ] {
+        std::fs::write(&file, content).expect("written");
+        let named = if content.contains("://") {
+            "postgres"
+        } else {
+            "secret.url holds neither"
+        };
+        refused(&move_shop(&["--from-file", text(&file)], &new, &[]), &[named]);
+        let keys = ["--from", text(&old), "--from-keys-file", text(&file)];
+        refused(
+            &move_shop(&keys, &new, &[]),
+            &[if named == "postgres" { "the keys of the shop" } else { named }],
+        );
+    }
+    // A directory may be in a file too.
+    std::fs::write(&file, text(&old)).expect("written");
+    moved(&move_shop(&["--from-file", text(&file)], &new, &[]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_ended_between_its_last_two_steps_is_finished_by_the_next() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let (old, new) = (scratch.path().join("old"), scratch.path().join("new"));
-    let mut shop = serve(&old, &[]).await;
+    let shards = [("JANGBU_SHARDS", "3")];
+    let mut shop = serve(&old, &shards).await;
     let visitor = Visitor::of(shop.client()).await;
     shop.stop().await;
     // What a mover leaves that is killed when the old log is given up: all of it is there, and kept.
-    let (from, to) = (SqliteStore::open(&old).expect("the log"), SqliteStore::open(&new).expect("a log"));
-    let how = Copying {
-        instance: MOVER,
-        now: jiff::Timestamp::now().as_microsecond(),
-    };
-    let reader = from.reader().expect("a reader");
-    let mut copy = LogCopy::begin(reader.as_ref(), &to, how).expect("begun");
-    KeyVault::restore(&old.join("keys"), &new.join("keys")).expect("its keys");
-    copy.copy(&mut |_| ControlFlow::Continue(())).expect("copied");
-    from.writer().expect("a writer").seize(0, MOVED, KEPT).expect("the shard");
-    drop(copy);
-    drop((reader, from, to));
+    copy_by_hand(&old, &new, u64::MAX);
+    give_up_by_hand(&old, &[0, 1, 2]);
     is_not_served(&old, &[], "this log has moved (`jangbu move`)");
     is_not_served(&new, &[], "the log is not complete: `jangbu move`");
 
@@ -415,7 +545,7 @@ async fn one_that_ended_between_its_last_two_steps_is_finished_by_the_next() {
         let summary = moved(&move_shop(&["--from", text(&old)], &new, &[]));
         assert!(summary.starts_with(&format!("the log has moved to {}", new.display())), "{summary}");
     }
-    let mut shop = serve(&new, &[]).await;
+    let mut shop = serve(&new, &shards).await;
     visitor.comes_back(shop.client()).await;
     shop.stop().await;
     is_sound(&in_directory(&new));

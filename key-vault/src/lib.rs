@@ -319,6 +319,12 @@ impl KeyVault {
         })?;
         Self::open_existing(dir)
     }
+
+    /// Whether it is the vault of the same shop, and has every key of a subject that the other one has. The keys of access tokens may be others:
+    /// they are rotated.
+    pub fn has_all_of(&self, other: &Self) -> Result<bool, VaultError> {
+        self.vault.ask(|place| has_all_of(place, &*other.vault.place))
+    }
 }
 
 impl Vault {
@@ -464,6 +470,25 @@ fn fill(from: &dyn KeyPlace, to: &dyn KeyPlace) -> Result<(), VaultError> {
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(*last);
         to.create_subjects(&page)?;
+    }
+}
+
+fn has_all_of(place: &dyn KeyPlace, other: &dyn KeyPlace) -> Result<bool, VaultError> {
+    let proposed = ShopKeys::random()?;
+    let (here, there) = (place.open(Opening::Read, &proposed)?, other.open(Opening::Read, &proposed)?);
+    if (here.index, here.fingerprint) != (there.index, there.fingerprint) {
+        return Ok(false);
+    }
+    let mut after = None;
+    loop {
+        let page = other.subjects(after, PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(true) };
+        after = Some(*last);
+        for (subject, key) in &page {
+            if place.subject(*subject)?.as_ref() != Some(key) {
+                return Ok(false);
+            }
+        }
     }
 }
 

@@ -26,6 +26,21 @@ fn what_is_sealed_opens_again() {
 }
 
 #[test]
+fn whether_all_keys_of_a_vault_are_in_another_one_is_known() {
+    let (_dir, vault) = new_vault();
+    let (folder, (_other_dir, other)) = (TempDir::new().expect("a directory"), new_vault());
+    new_subject(&vault);
+    let copy = vault.copy_in_directory(&folder.path().join("copy")).expect("copied");
+    copy.rotate_token_keys().expect("rotated");
+    assert!(copy.has_all_of(&vault).expect("read") && vault.has_all_of(&copy).expect("read"));
+    let new = new_subject(&copy);
+    assert!(copy.has_all_of(&vault).expect("read") && !vault.has_all_of(&copy).expect("read"));
+    copy.erase_subject(new).expect("erased");
+    assert!(vault.has_all_of(&copy).expect("read"));
+    assert!(!other.has_all_of(&vault).expect("read") && !vault.has_all_of(&other).expect("read"));
+}
+
+#[test]
 fn only_a_subject_with_a_key_is_sealed_for() {
     let (_dir, vault) = new_vault();
     let stranger = Uuid::now_v7();

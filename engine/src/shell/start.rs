@@ -121,7 +121,7 @@ impl Engines {
     /// [`Running::ended`] says why, and the others go on.
     ///
     /// # Errors
-    /// The log cannot be read, is damaged, or has another number of shards.
+    /// The log cannot be read, is damaged, or has another number of shards; [`StoreError::Held`] when it is kept from everybody.
     pub fn start_one(&self, shard: u16) -> Result<Running, StoreError> {
         let mut writer = self.writer()?;
         let head = writer.seize(shard, self.instance, now().micros())?;

@@ -802,7 +802,50 @@ fn a_log_that_is_made_for_a_copy_has_its_id() {
     let original = MemoryStore::default();
     let mut writer = original.writer().expect("a writer");
     writer.found(Shards::ONE).expect("fixed");
-    let log_id = writer.take(0, Uuid::nil(), 1).expect("the shard").log_id;
+    let mut head = writer.take(0, Uuid::nil(), 1).expect("the shard");
+    let log_id = head.log_id;
+    for turn in 0..4 {
+        if turn == 2 {
+            head = writer.take(0, Uuid::nil(), 1).expect("its own");
+        }
+        let first = 3 * turn + 1;
+        let events: Vec<_> = (first..first + 3)
+            .map(|position| Event {
+                shard: 0,
+                position,
+                stream: StreamId::new("order", Uuid::from_u128(1)),
+                sequence: position,
+                event_id: Uuid::from_u128(u128::from(position)),
+                event_type: "order.placed".into(),
+                event_version: "1.0.0".into(),
+                recorded_at: 1,
+                payload: "{}".into(),
+                metadata: "{}".into(),
+            })
+            .collect();
+        let hash = batch_hash(&head.hash, &events);
+        let batch = Batch {
+            epoch: head.epoch,
+            first_position: first,
+            events,
+            previous_hash: head.hash,
+            hash,
+            owed: vec![OwedEffect {
+                id: Uuid::from_u128(u128::from(turn)),
+                effect: "{}".into(),
+            }],
+            records: vec![IdempotencyRecord {
+                key: RecordKey([u8::try_from(turn).expect("few"); 16]),
+                fingerprint: [1; 16],
+                position: first,
+                recorded_at: 1,
+                answer: [1].into(),
+            }],
+            ..Batch::default()
+        };
+        writer.commit(&[&batch]).expect("written");
+        head.hash = hash;
+    }
     let how = Copying {
         instance: Uuid::nil(),
         now: 1,
@@ -826,16 +869,27 @@ fn a_log_that_is_made_for_a_copy_has_its_id() {
     // A copy of another name that is interrupted is kept from everybody else, until it is complete and given away.
     let store = made("moved", "c").expect("made");
     let take = |now| store.writer().expect("a writer").take(0, Uuid::from_u128(9), now);
-    for stop in [true, false] {
+    // After the first events, after the last ones, and never.
+    for stop in [6, 12, 99] {
         let mut copy = LogCopy::begin(log.as_ref(), &store, how).expect("begun, or gone on with");
-        let copied = copy.copy(&mut |_| if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
-        assert_eq!(copied.is_err(), stop, "{copied:?}");
+        let copied = copy.copy(&mut |copied| {
+            if copied >= stop {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        assert_eq!(copied.is_err(), stop < 99, "{copied:?}");
         assert!(matches!(take(5_000_000_000_000_000), Err(StoreError::Held { .. })));
     }
     assert_eq!(
         check_copy(log.as_ref(), store.reader().expect("a reader").as_ref()).expect("the same"),
-        0
+        12
     );
+    let (copied, all) = (store.reader().expect("a reader"), 99);
+    assert_eq!(copied.events(0, 0, all).expect("read"), log.events(0, 0, all).expect("read"));
+    assert_eq!(copied.unfinished(0).expect("read"), log.unfinished(0).expect("read"));
+    assert_eq!(copied.records(None, all).expect("read"), log.records(None, all).expect("read"));
     let how = Copying {
         now: 1_000_000_000_000,
         ..how

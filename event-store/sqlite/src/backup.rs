@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use event_store::{DirectoryLock, StoreError};
+use event_store::{DirectoryLock, KEPT, StoreError};
 use rusqlite::{
     Connection,
     backup::{Backup, StepResult},
@@ -48,8 +48,8 @@ pub(crate) fn restore(from: &Path, data_dir: &Path) -> Result<(), StoreError> {
             target.display()
         )));
     }
-    // Whoever held the shards of the log that was copied does not hold those of the copy.
-    let released = format!("UPDATE log_head SET heartbeat = {}", i64::MIN);
+    // Whoever held the shards of the log that was copied does not hold those of the copy. But what was kept from everybody stays so.
+    let released = format!("UPDATE log_head SET heartbeat = {} WHERE heartbeat < {KEPT}", i64::MIN);
     copy(source.path(), &target, &released, "wal")?;
     open::for_reading(&Arc::from(target))
 }

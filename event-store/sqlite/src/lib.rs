@@ -19,7 +19,8 @@ use std::{
     sync::Arc,
 };
 
-use event_store::{Checkpoints, DirectoryLock, EventStore, LogReader, LogWriter, StoreError, verify_chain};
+use event_store::{Checkpoints, DirectoryLock, EventStore, KEPT, LogReader, LogWriter, StoreError, verify_chain};
+use rusqlite::OptionalExtension as _;
 use uuid::Uuid;
 
 pub use sqlite_file::Standing;
@@ -156,6 +157,19 @@ impl SqliteStore {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The first shard that is [kept](KEPT) from everybody, and who keeps it, as [`StoreError::Held`] says it.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn keeper(&self) -> Result<Option<(u16, String)>, StoreError> {
+        let reader = self.sqlite_reader()?;
+        let kept = "SELECT shard, instance FROM log_head WHERE heartbeat >= ?1 ORDER BY shard LIMIT 1";
+        let keeper = reader.connection().query_row(kept, [KEPT], |row| {
+            Ok((row.get(0)?, format!("instance {}", row.get::<_, String>(1)?)))
+        });
+        keeper.optional().map_err(|error| errors::reading(&self.path, error))
     }
 
     /// Reads the whole log: that the file is sound, and every batch is what was written. Returns the number of events.

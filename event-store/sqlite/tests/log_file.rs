@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use event_store::{Batch, CommitError, Event, EventStore, Head, LogWriter, Shards, StoreError, StreamId, batch_hash, verify_chain};
+use event_store::{Batch, CommitError, Event, EventStore, Head, KEPT, LogWriter, Shards, StoreError, StreamId, batch_hash, verify_chain};
 use event_store_sqlite::SqliteStore;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -311,7 +311,7 @@ fn a_backup_taken_while_events_are_appended_is_one_moment_of_the_log() {
     let last = thread::scope(|scope| {
         let appending = scope.spawn(|| {
             let mut writer = store.writer().expect("a writer");
-            let mut head = writer.take(0, Uuid::from_u128(7), i64::MAX - 1).expect("free");
+            let mut head = writer.take(0, Uuid::from_u128(7), KEPT - 1).expect("free");
             while !done.load(Ordering::Relaxed) {
                 append(&mut *writer, &mut head, 20);
             }
@@ -355,6 +355,34 @@ fn a_backup_taken_while_events_are_appended_is_one_moment_of_the_log() {
     assert!(head.epoch > last.epoch && head.log_id == last.log_id && head.position == sizes[4]);
     append(&mut *writer, &mut head, 2);
     assert_eq!(verify_chain(&*store.reader().expect("a reader"), 0).expect("sound"), sizes[4] + 2);
+}
+
+#[test]
+fn what_is_kept_from_everybody_is_kept_in_its_backup_too_and_the_rest_is_free() {
+    let scratch = scratch();
+    let (data, backup, restored) = (
+        scratch.path().join("data"),
+        scratch.path().join("backup"),
+        scratch.path().join("restored"),
+    );
+    let store = SqliteStore::open(&data).expect("made");
+    write(&store, 4);
+    let (keeper, now) = (Uuid::from_u128(7), 5_000_000_000_000_000);
+    let mut writer = store.writer().expect("a writer");
+    writer.take(0, Uuid::from_u128(1), now).expect("free");
+    assert_eq!(store.keeper().expect("read"), None, "one who lives keeps it from nobody for ever");
+    writer.take(1, keeper, KEPT).expect("free");
+    let kept = Some((1, format!("instance {keeper}")));
+    assert_eq!(store.keeper().expect("read"), kept);
+
+    SqliteStore::backup(&data, &backup).expect("copied");
+    SqliteStore::restore(&backup, &restored).expect("restored");
+    let store = SqliteStore::open(&restored).expect("opened");
+    assert_eq!(store.keeper().expect("read"), kept);
+    let mut writer = store.writer().expect("a writer");
+    writer.take(0, Uuid::from_u128(2), now).expect("its holder holds the other log");
+    let refused = writer.seize(1, Uuid::from_u128(2), now);
+    assert!(matches!(refused, Err(StoreError::Held { shard: 1, .. })), "{refused:?}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Keys {
                 text.parse()
                     .map_err(|error| Failure::wrong(format_args!("the keys of the shop: {error}")))?,
             )),
-            (Some(text), _) => KeysPlace::Directory(text.into()),
+            (Some(text), _) => KeysPlace::Directory(new_log::directory(text, arguments.from_keys_file.as_deref())?),
             (None, Some(directory)) => KeysPlace::Directory(directory.join("keys")),
             (None, None) => {
                 return Err(Failure::wrong(
@@ -87,9 +87,30 @@ impl Keys {
         }
         .map(drop)
     }
+
+    /// That they are where they go, all of them: whoever is told so deletes those that are left.
+    pub(super) fn check_copied(&self) -> Result<(), Failure> {
+        if self.stay() {
+            return Ok(());
+        }
+        let is_copied = match open_keys(&self.to, Opening::Read) {
+            Ok(there) => there.has_all_of(&self.vault)?,
+            Err(VaultError::Missing { .. }) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if !is_copied {
+            return Err(Failure::wrong(format_args!(
+                "the log has moved, but the keys in {} are not all that are in {}: name where they went with JANGBU_KEYS, and delete none \
+                 before (of people who were erased since then there are none)",
+                shown(&self.to),
+                shown(&self.from)
+            )));
+        }
+        Ok(())
+    }
 }
 
-/// What became of them, for people.
+/// What became of them, for people. True once they are [copied](Keys::copy), or [known to be](Keys::check_copied).
 impl fmt::Display for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (from, to) = (shown(&self.from), shown(&self.to));

@@ -16,7 +16,7 @@ use event_store_sqlite::SqliteStore;
 use postgres_session::Address;
 use uuid::Uuid;
 
-use super::{MOVED, MOVER, MoveArgs, not_copied, now};
+use super::{CopyId, MoveArgs, not_copied, now};
 use crate::{
     adopt::ADOPTER,
     failure::Failure,
@@ -49,8 +49,8 @@ enum Is {
 pub(super) enum Found {
     /// It is this process's now.
     Free,
-    /// It has moved.
-    Moved,
+    /// It has moved: it was given up for this copy.
+    Moved(CopyId),
 }
 
 impl Source {
@@ -64,7 +64,7 @@ impl Source {
                 .map_err(|error| Failure::wrong(format_args!("the log is moved from a data directory or from PostgreSQL: {error}")))?;
             Is::Postgres(Box::new(address.named("jangbu move").for_writing()))
         } else {
-            Is::Directory(text.into())
+            Is::Directory(new_log::directory(text, arguments.from_file.as_deref())?)
         };
         let (store, place): (Arc<dyn EventStore>, _) = match &is {
             Is::Directory(directory) => (Arc::new(of_directory(directory)?), directory.display().to_string()),
@@ -131,11 +131,14 @@ impl Source {
     pub(super) fn hold(&mut self) -> Result<Found, Failure> {
         let mut writer = self.store.writer()?;
         let instance = Uuid::new_v4();
-        let mut heads = Vec::new();
+        let (mut heads, mut given_up) = (Vec::new(), Vec::new());
         for shard in self.shards.all() {
             let taken = match writer.take(shard, instance, now()) {
-                Err(StoreError::Held { holder, .. }) if holder.contains(&MOVED.to_string()) => return Ok(Found::Moved),
                 Err(StoreError::Held { holder, .. }) => {
+                    if let Some(copy) = CopyId::of_moved(&holder) {
+                        given_up.push((shard, copy));
+                        continue;
+                    }
                     self.refuse_holder(&holder)?;
                     // The directory is this process's: whoever that was, has ended.
                     writer.seize(shard, instance, now())
@@ -144,6 +147,16 @@ impl Source {
             };
             heads.push(taken?);
         }
+        if let (true, Some((_, copy))) = (heads.is_empty(), given_up.first()) {
+            return Ok(Found::Moved(*copy));
+        }
+        // One that was interrupted while it gave the log up has given no copy away. If it only sleeps, it finds the rest taken, and fails.
+        // The first shard is the last to be free: by that one a shop knows whether the log has moved.
+        for (shard, copy) in given_up.into_iter().rev() {
+            writer.take(shard, copy.moved(), GIVEN_UP)?;
+            heads.push(writer.take(shard, instance, now())?);
+        }
+        heads.sort_by_key(|head| head.shard);
         // A directory is held by its lock: nobody has to wait ten seconds for one who was killed.
         let beat = match &self.is {
             Is::Directory(_) => || GIVEN_UP,
@@ -155,7 +168,7 @@ impl Source {
 
     fn refuse_holder(&self, holder: &str) -> Result<(), Failure> {
         let place = &self.place;
-        if [ADOPTER, MOVER].iter().any(|incomplete| holder.contains(&incomplete.to_string())) {
+        if CopyId::of_mover(holder).is_some() || holder.contains(&ADOPTER.to_string()) {
             return Err(Failure::wrong(format_args!(
                 "the log in {place} is not complete: `jangbu adopt` or `jangbu move` writes it, or was interrupted; run that to its end first"
             )));
@@ -168,8 +181,8 @@ impl Source {
         }
     }
 
-    /// Keeps it from being served for ever, if nobody but this process has had it since it was held.
-    pub(super) fn keep_for_ever(&mut self) -> Result<(), Failure> {
+    /// Keeps it from being served for ever, for the sake of this copy, if nobody but this process has had it since it was held.
+    pub(super) fn keep_for_ever(&mut self, copy: CopyId) -> Result<(), Failure> {
         let taken_over = || {
             Failure::failed(format_args!(
                 "the log in {} was taken over while it was copied; stop its shop, and run this again",
@@ -184,24 +197,15 @@ impl Source {
         }
         let mut kept = Vec::new();
         for head in heads {
-            let marked = writer.seize(head.shard, MOVED, KEPT)?;
+            let marked = writer.seize(head.shard, copy.moved(), KEPT)?;
             let is_same = (marked.epoch, marked.position) == (head.epoch + 1, head.position);
             kept.push(marked);
             if !is_same {
-                for head in &kept {
+                for head in kept.iter().rev() {
                     let_go(head.shard, head.epoch, writer.as_mut(), now()).map_err(|error| not_copied(error, &self.place))?;
                 }
                 return Err(taken_over());
             }
-        }
-        Ok(())
-    }
-
-    /// The same for what is left to be done of it.
-    pub(super) fn keep_rest_for_ever(&self) -> Result<(), Failure> {
-        let mut writer = self.store.writer()?;
-        for shard in self.shards.all() {
-            writer.seize(shard, MOVED, KEPT)?;
         }
         Ok(())
     }

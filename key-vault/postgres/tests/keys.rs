@@ -488,6 +488,7 @@ fn keys_go_from_place_to_place_without_a_copy_in_between_and_what_was_interrupte
         let in_directory = in_second.copy_in_directory(&directory).expect("back into a directory");
         for vault in [&in_first, &in_second, &in_directory] {
             same(vault, &people);
+            assert!(vault.has_all_of(&before).expect("read") && before.has_all_of(vault).expect("read"));
         }
         assert!(!folder.path().join("back/keys.part").exists());
     }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use event_store::{Checkpoints, EventStore, LogReader, LogWriter, MemoryStore, StoreError};
+use event_store::{Checkpoints, EventStore, KEPT, LogReader, LogWriter, MemoryStore, StoreError};
 use relay_commands::Standing;
 use test_servers::Kafka;
 
@@ -101,7 +101,7 @@ async fn a_shard_that_is_taken_from_its_process_by_hand_comes_back() {
     outside.open_with(1_000).await;
     // Somebody who is no member takes a shard, and lets go of it.
     let mut writer = shop.store.writer().expect("a writer");
-    let head = writer.seize(3, uuid::Uuid::new_v4(), i64::MAX).expect("the shard");
+    let head = writer.seize(3, uuid::Uuid::new_v4(), KEPT - 1).expect("the shard");
     eventually("it is fenced", || !standing(&one).running.contains(&3)).await;
     let said = standing(&one);
     assert!(!said.is_ready() && said.hindrance.is_some_and(|hindrance| hindrance.starts_with("shard 3 ")));
@@ -110,7 +110,7 @@ async fn a_shard_that_is_taken_from_its_process_by_hand_comes_back() {
     assert_eq!(outside.sell(8, 5).await.confirmed, 40);
 
     // One that does not let go gives way to whom the group names.
-    writer.seize(5, uuid::Uuid::new_v4(), i64::MAX).expect("the shard");
+    writer.seize(5, uuid::Uuid::new_v4(), KEPT - 1).expect("the shard");
     eventually("it is fenced", || !standing(&one).running.contains(&5)).await;
     all_run(&[&one]).await;
     shop.assert_exact(&outside, 1_000, 40).await;
