@@ -253,6 +253,22 @@ struct Pen {
     head: Head,
 }
 
+/// The event at this position of one stream.
+fn event(position: u64, payload: &str) -> Event {
+    Event {
+        shard: 0,
+        position,
+        stream: StreamId::new("order", Uuid::from_u128(1)),
+        sequence: position,
+        event_id: Uuid::from_u128(u128::from(position)),
+        event_type: "order.placed".into(),
+        event_version: "1.0.0".into(),
+        recorded_at: 5,
+        payload: payload.into(),
+        metadata: "{}".into(),
+    }
+}
+
 impl Pen {
     fn take(store: &EsdbStore) -> Self {
         let mut writer = store.writer().expect("a writer");
@@ -267,18 +283,7 @@ impl Pen {
     /// The next events of one stream.
     fn batch(&self, events: u64) -> Batch {
         let events: Vec<_> = (self.head.position + 1..=self.head.position + events)
-            .map(|position| Event {
-                shard: 0,
-                position,
-                stream: StreamId::new("order", Uuid::from_u128(1)),
-                sequence: position,
-                event_id: Uuid::from_u128(u128::from(position)),
-                event_type: "order.placed".into(),
-                event_version: "1.0.0".into(),
-                recorded_at: 5,
-                payload: format!(r#"{{"filling":"{}"}}"#, "x".repeat(500)).into(),
-                metadata: "{}".into(),
-            })
+            .map(|position| event(position, &format!(r#"{{"filling":"{}"}}"#, "x".repeat(500))))
             .collect();
         let hash = if events.is_empty() {
             self.head.hash
@@ -809,20 +814,7 @@ fn a_log_that_is_made_for_a_copy_has_its_id() {
             head = writer.take(0, Uuid::nil(), 1).expect("its own");
         }
         let first = 3 * turn + 1;
-        let events: Vec<_> = (first..first + 3)
-            .map(|position| Event {
-                shard: 0,
-                position,
-                stream: StreamId::new("order", Uuid::from_u128(1)),
-                sequence: position,
-                event_id: Uuid::from_u128(u128::from(position)),
-                event_type: "order.placed".into(),
-                event_version: "1.0.0".into(),
-                recorded_at: 1,
-                payload: "{}".into(),
-                metadata: "{}".into(),
-            })
-            .collect();
+        let events: Vec<_> = (first..first + 3).map(|position| event(position, "{}")).collect();
         let hash = batch_hash(&head.hash, &events);
         let batch = Batch {
             epoch: head.epoch,
